@@ -1,0 +1,65 @@
+"""Settings and fixtures that all tests share; only the installed package is tested, never the checkout's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import fastbp
+from fastbp.datasets import Digits, Mnist, load_digits, load_mnist
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+LOCATION = Path(fastbp.__file__).resolve().parent
+
+# A first example may compile kernels, so no example has a deadline; what CI tries is the same each time.
+hypothesis.settings.register_profile("developer", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+def _is_editable() -> bool:
+    try:
+        origin = distribution("fastbp").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return False
+    return origin is not None and json.loads(origin).get("dir_info", {}).get("editable", False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if LOCATION == CHECKOUT / "fastbp" and not _is_editable():
+        raise pytest.UsageError(
+            f"these tests would import the checkout, {LOCATION}, not an installed fastbp: run "
+            "`python -m pip install '.[test]' && pytest` (`python -m pytest` puts this folder on the path), "
+            "or install an editable one with `python -m pip install -e '.[test]'`"
+        )
+    os.environ["PYTHONSAFEPATH"] = "1"  # nor do child processes import it, wherever they start
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"fastbp: {LOCATION}{' (editable)' if _is_editable() else ''}"
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """Return the shipped digits, read once; read-only, as all tests share them."""
+    data = load_digits()
+    for array in data:
+        array.flags.writeable = False
+    return data
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Mnist:
+    """Return MNIST, read once; read-only, as all tests share it. It is skipped, with a reason, where no data is."""
+    if "FASTBP_DATA" not in os.environ:
+        pytest.skip("the environment variable FASTBP_DATA does not name a folder with MNIST")
+    data = load_mnist()
+    for array in data:
+        array.flags.writeable = False
+    return data
