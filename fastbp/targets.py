@@ -1,0 +1,193 @@
+"""Targets: what the outputs of a network shall become, as the kernels read it.
+
+The user's y ends either as class labels, one integer a sample, which stand for the one-hot rows without ever making
+them, or as a matrix of real values. Both are read-only and share the memory of y where y already lies so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastbp.inputs import as_array, read_only, rows
+
+__all__ = ["Targets", "one_hot", "targets"]
+
+# How far a row of probabilities may be from 1: a thousand classes rounded to float32 stay well below.
+ROW_SUM_TOLERANCE = 1e-5
+SUM_ENTRIES = 65_536
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Targets:
+    """Class labels or values; exactly one of the two is an array.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n,), int64, or None
+        Class labels 0..n_out-1; label c means a target of 1 at output c and 0 elsewhere.
+    values : ndarray of shape (n, n_out), the network's dtype, or None
+        Real targets.
+    """
+
+    labels: NDArray[np.int64] | None
+    values: NDArray[Any] | None
+
+    def dense(self, dtype: DTypeLike, n_out: int) -> NDArray[Any]:
+        """Return the targets as a matrix of shape (n, n_out), labels as one-hot rows.
+
+        Examples
+        --------
+        >>> from fastbp.targets import targets
+        >>> targets([2, 0], 2, 3, "float32", "cross_entropy", "softmax").dense("float64", 3)
+        array([[0., 0., 1.],
+               [1., 0., 0.]])
+        """
+        if self.labels is not None:
+            return one_hot(self.labels, n_out, dtype)
+        return np.asarray(self.values, dtype=dtype)
+
+
+def one_hot(labels: NDArray[np.integer[Any]], n_out: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a matrix of shape (n, n_out) with 1 at [i, labels[i]] and 0 elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.targets import one_hot
+    >>> one_hot(np.array([1, 0]), 3, np.float32)
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    matrix = np.zeros((len(labels), n_out), dtype)
+    matrix[np.arange(len(labels)), labels] = 1
+    return matrix
+
+
+def targets(y: Any, n: int, n_out: int, dtype: DTypeLike, loss: str, output: str, *, name: str = "y") -> Targets:
+    """Check y and lay it out for the kernels.
+
+    Parameters
+    ----------
+    y : array_like
+        With more than one output, of shape (n,): integer class labels 0..n_out-1; of shape (n, n_out): one-hot or
+        real targets. With one output, of shape (n,) or (n, 1): real targets.
+    n : int
+        The number of samples in X.
+    n_out : int
+        The number of outputs.
+    dtype : float32 or float64
+        The network's dtype.
+    loss : str
+        With "cross_entropy" targets are probabilities and must lie in 0..1.
+    output : str
+        The activation of the output; with "softmax" (and cross-entropy) each row of targets must sum to 1.
+    name : str, default "y"
+        How errors call y.
+
+    Returns
+    -------
+    Targets
+        Labels if y is one-dimensional and there is more than one output, otherwise values.
+
+    Raises
+    ------
+    TypeError
+        y holds something other than real numbers, or one-dimensional labels that are not integers.
+    ValueError
+        The shape or length is wrong, a label is none of the classes, or a value is not finite or, with
+        cross-entropy, no probability.
+
+    Examples
+    --------
+    >>> from fastbp.targets import targets
+    >>> targets([0, 2, 1], 3, 3, "float32", "cross_entropy", "softmax").labels
+    array([0, 2, 1])
+    >>> targets([0, 1, 1], 3, 1, "float32", "cross_entropy", "sigmoid").values
+    array([[0.],
+           [1.],
+           [1.]], dtype=float32)
+    >>> targets([0, 3], 2, 3, "float32", "cross_entropy", "softmax")
+    Traceback (most recent call last):
+        ...
+    ValueError: y[1] is 3; class labels must lie in 0..2: np.unique(y, return_inverse=True)[1] numbers classes so
+    """
+    if _ndim(y) < 2:
+        array = as_array(y, name)
+        if array.ndim == 0:
+            raise ValueError(f"{name} is a single number; it must have one target for each of the {n} samples")
+        _check_length(len(array), n, name)
+        if n_out > 1:
+            return Targets(_labels(array, n_out, name), None)
+        y = array[:, np.newaxis]
+    shape = tuple(getattr(y, "shape", ()))
+    if n_out > 1 and len(shape) == 2 and shape[1] == 1:
+        raise ValueError(
+            f"{name} has shape {shape}; with {n_out} outputs it must be (n,) for class labels or (n, {n_out}) for "
+            f"real targets: use np.ravel({name}) if it holds labels"
+        )
+    _check_length(shape[0] if shape else len(y), n, name)
+    values = rows(y, n_out, dtype, name=name)
+    if loss == "cross_entropy":
+        _check_probabilities(values, output, name)
+    return Targets(None, values)
+
+
+def _ndim(y: Any) -> int:
+    """Return how many dimensions y has, judging a list by its first entry (reading it whole might cost a copy)."""
+    if isinstance(y, (list, tuple)):
+        if not y:
+            return 1
+        return 2 if isinstance(y[0], (list, tuple)) else 1 + np.ndim(y[0])
+    ndim = getattr(y, "ndim", None)
+    return ndim if isinstance(ndim, int) else np.ndim(y)
+
+
+def _check_length(length: int, n: int, name: str) -> None:
+    if length != n:
+        raise ValueError(f"{name} has {length} targets, but there are {n} samples: hand over one target for each")
+
+
+def _labels(array: NDArray[Any], n_out: int, name: str) -> NDArray[np.int64]:
+    """Check class labels (n,) and return them as int64."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}; with {n_out} outputs, one-dimensional targets "
+            f"are class labels and must be integers: use {name}.astype(int) if these are labels, or hand over real "
+            f"targets of shape ({len(array)}, {n_out})"
+        )
+    if array.min() < 0 or array.max() >= n_out:
+        i = int(np.argmax((array < 0) | (array >= n_out)))
+        raise ValueError(
+            f"{name}[{i}] is {array[i]}; class labels must lie in 0..{n_out - 1}: "
+            f"np.unique({name}, return_inverse=True)[1] numbers classes so"
+        )
+    return read_only(np.require(array, np.int64, ["C", "A"]), np.int64)
+
+
+def _check_probabilities(values: NDArray[Any], output: str, name: str) -> None:
+    """Check that values (n, n_out) are what cross-entropy takes: rows of a distribution, or 0..1 each."""
+    softmax = output == "softmax"
+    if values.min() < 0 or (values.max() > 1 and not softmax):
+        wrong = (values < 0) if softmax else (values < 0) | (values > 1)
+        i, k = divmod(int(wrong.argmax()), values.shape[1])
+        raise ValueError(
+            f"{name} is {values[i, k]} at row {i}, column {k} (counted from 0); with cross_entropy targets are "
+            "probabilities and must lie in 0..1: rescale them, or use loss='quadratic' or 'mse' for real targets"
+        )
+    if not softmax:
+        return
+    step = max(1, SUM_ENTRIES // values.shape[1])
+    for start in range(0, len(values), step):
+        sums = values[start : start + step].sum(axis=1, dtype=np.float64)
+        off = np.abs(sums - 1) > ROW_SUM_TOLERANCE
+        if off.any():
+            i = int(off.argmax())
+            raise ValueError(
+                f"{name} sums to {sums[i]:.7g} in row {start + i} (counted from 0); with softmax and cross_entropy "
+                f"each row is a distribution and must sum to 1: divide by {name}.sum(axis=1, keepdims=True), or use a "
+                "sigmoid output if classes do not exclude each other"
+            )
