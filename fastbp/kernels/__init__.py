@@ -1,0 +1,1 @@
+"""Everything that is compiled: the arithmetic of layers, losses and updates."""

@@ -1,0 +1,44 @@
+"""Backward: delta_j = sigma'(z_j) sum_k w_kj delta_k (BP2), from the output layer down, for some rows of a mini-batch."""
+
+from __future__ import annotations
+
+from fastbp.kernels._jit import jit
+from fastbp.kernels.layers import A, LAYER_COLUMNS, N_IN, N_OUT, STRIDE, WT
+from fastbp.kernels.simd import lanes
+from fastbp.kernels.tiles import NARROW, WIDE, multiply_rows, n_columns, n_rows, outer, row_offsets, zeros
+
+
+@jit
+def propagate(shape, delta_above, stride_above, index, begin, end, wt, n_above, delta, stride):
+    """delta_ij = sigma'(z_ij) sum_k w_kj delta_ik for rows begin <= i < end and the neurons j of one transposed panel.
+
+    delta_above (rows, n_above) at i stride_above; wt one panel: w_kj of its neurons j side by side, k by k;
+    delta (rows, ...) at the panel's first neuron holds sigma'(z_ij) before, delta_ij after.
+    """
+    columns = n_columns(shape, wt)
+    for i in range(begin, end, n_rows(shape, wt)):
+        above = row_offsets(shape, wt, index, stride_above, i, end - 1)
+        tile = zeros(shape, wt)
+        for k in range(n_above):
+            tile = outer(tile, delta_above + k, above, wt + k * columns)
+        multiply_rows(delta, row_offsets(shape, wt, index, stride, i, end - 1), tile)
+
+
+@jit
+def backward(layers, parameters, workspace, begin, end):
+    """The deltas of all hidden layers, for rows begin <= i < end."""
+    transposed, deltas, index = parameters.transposed, workspace.delta, workspace.index
+    wide, narrow = n_columns(WIDE, transposed), lanes(transposed)
+    for l in range(layers.n - 1, 0, -1):
+        above, below = layers.table + l * LAYER_COLUMNS, layers.table + (l - 1) * LAYER_COLUMNS
+        delta_above, stride_above, n_above = deltas + above[A], above[STRIDE], above[N_OUT]
+        wt, delta, stride = transposed + above[WT], deltas + below[A], below[STRIDE]
+        n = above[N_IN]
+        j = 0
+        while n - j > narrow:
+            panel = wt + j * n_above
+            propagate(WIDE, delta_above, stride_above, index, begin, end, panel, n_above, delta + j, stride)
+            j += wide
+        if j < n:
+            panel = wt + j * n_above
+            propagate(NARROW, delta_above, stride_above, index, begin, end, panel, n_above, delta + j, stride)

@@ -1,0 +1,167 @@
+"""exp, log, log1p and tanh of SIMD vectors, as polynomials and rational functions.
+
+Stated bounds, in units in the last place of the result, over every finite argument whose result is normal
+(subnormal arguments count as 0 and subnormal results become 0, a NaN stays a NaN):
+
+    float32  exp 1, log 1, log1p 2, tanh 5
+    float64  exp 2, log 2, log1p 3, tanh 3
+
+Sources: S. Moshier, Cephes Mathematical Library (expf, exp, logf, log, tanh); the float32 tanh is the minimax rational
+function of Eigen's `generic_fast_tanh_float`. Reduction modulo log 2 in two parts after Cody and Waite (1980).
+"""
+
+from __future__ import annotations
+
+from numba import types
+from numba.extending import overload
+
+from fastbp.kernels.simd import absolute, copysign, exponent, fma, significand, times_power_of_two, where
+
+
+def exp(x):
+    """E to the power of x."""
+
+
+def log(x):
+    """The natural logarithm of x."""
+
+
+def tanh(x):
+    """The hyperbolic tangent of x."""
+
+
+def log1p(x):
+    """log(1 + x) for x >= 0, without the loss of x against 1 (D. Goldberg 1991, theorem 4)."""
+
+
+def _by_dtype(function, *, float32, float64):
+    """Kernels that call `function` get the implementation for the dtype of their vector."""
+
+    @overload(function)
+    def _choose(x):
+        return float32 if x.dtype == types.float32 else float64
+
+
+def _exp32(x):
+    shifted = fma(x, 1.44269504088896341, 12582912.0)  # 1.5 2^23: rounds x / log 2 to an integer n in the last bits
+    n = shifted - 12582912.0
+    r = fma(n, -0.693359375, x)
+    r = fma(n, 2.12194440e-4, r)
+    p = fma(r, 1.9875691500e-4, 1.3981999507e-3)
+    p = fma(p, r, 8.3334519073e-3)
+    p = fma(p, r, 4.1665795894e-2)
+    p = fma(p, r, 1.6666665459e-1)
+    p = fma(p, r, 5.0000001201e-1)
+    y = fma(p, r * r, r) + 1.0
+    y = times_power_of_two(y, shifted)
+    y = where(x < -87.33654, 0.0, y)
+    y = where(x > 88.72283, float("inf"), y)
+    return where(x != x, x, y)
+
+
+def _exp64(x):
+    shifted = fma(x, 1.44269504088896341, 6755399441055744.0)  # 1.5 2^52
+    n = shifted - 6755399441055744.0
+    r = fma(n, -0.6931471805599453, x)
+    r = fma(n, -2.3190468138462996e-17, r)
+    rr = r * r
+    p = fma(rr, 1.26177193074810590878e-4, 3.02994407707441961300e-2)
+    p = r * fma(p, rr, 9.99999999999999999910e-1)
+    q = fma(rr, 3.00198505138664455042e-6, 2.52448340349684104192e-3)
+    q = fma(q, rr, 2.27265548208155028766e-1)
+    q = fma(q, rr, 2.0)
+    y = fma(p / (q - p), 2.0, 1.0)
+    y = times_power_of_two(y, shifted)
+    y = where(x < -708.3964185322641, 0.0, y)
+    y = where(x > 709.782712893384, float("inf"), y)
+    return where(x != x, x, y)
+
+
+def _log32(x):
+    e = exponent(x)
+    s = significand(x)
+    small = s < 0.707106781186547524
+    e = where(small, e - 1.0, e)
+    f = where(small, s + s, s) - 1.0
+    ff = f * f
+    p = fma(f, 7.0376836292e-2, -1.1514610310e-1)
+    p = fma(p, f, 1.1676998740e-1)
+    p = fma(p, f, -1.2420140846e-1)
+    p = fma(p, f, 1.4249322787e-1)
+    p = fma(p, f, -1.6668057665e-1)
+    p = fma(p, f, 2.0000714765e-1)
+    p = fma(p, f, -2.4999993993e-1)
+    p = fma(p, f, 3.3333331174e-1)
+    y = fma(e, -2.12194440e-4, p * f * ff)
+    y = fma(e, 0.693359375, f + fma(ff, -0.5, y))
+    y = where(x < 1.17549435e-38, float("-inf"), y)
+    y = where(x < 0.0, float("nan"), y)
+    y = where(x > 3.4028234e38, x, y)
+    return where(x != x, x, y)
+
+
+def _log64(x):
+    e = exponent(x)
+    s = significand(x)
+    small = s < 0.707106781186547524
+    e = where(small, e - 1.0, e)
+    f = where(small, s + s, s) - 1.0
+    ff = f * f
+    p = fma(f, 1.01875663804580931796e-4, 4.97494994976747001425e-1)
+    p = fma(p, f, 4.70579119878881725854)
+    p = fma(p, f, 1.44989225341610930846e1)
+    p = fma(p, f, 1.79368678507819816313e1)
+    p = fma(p, f, 7.70838733755885391666)
+    q = f + 1.12873587189167450590e1
+    q = fma(q, f, 4.52279145837532221105e1)
+    q = fma(q, f, 8.29875266912776603211e1)
+    q = fma(q, f, 7.11544750618563894466e1)
+    q = fma(q, f, 2.31251620126765340583e1)
+    y = fma(e, -2.121944400546905827679e-4, f * (ff * p / q))
+    y = fma(e, 0.693359375, f + fma(ff, -0.5, y))
+    y = where(x < 2.2250738585072014e-308, float("-inf"), y)
+    y = where(x < 0.0, float("nan"), y)
+    y = where(x > 1.7976931348623157e308, x, y)
+    return where(x != x, x, y)
+
+
+def _log1p(x):
+    w = x + 1.0
+    corrected = log(w) * (x / (w - 1.0))
+    return where(absolute(w - 1.0) > 0.0, corrected, x)
+
+
+def _tanh32(x):
+    c = where(x > 7.90531110763549805, 7.90531110763549805, x)
+    c = where(c < -7.90531110763549805, -7.90531110763549805, c)
+    cc = c * c
+    p = fma(cc, -2.76076847742355e-16, 2.00018790482477e-13)
+    p = fma(p, cc, -8.60467152213735e-11)
+    p = fma(p, cc, 5.12229709037114e-08)
+    p = fma(p, cc, 1.48572235717979e-05)
+    p = fma(p, cc, 6.37261928875436e-04)
+    p = c * fma(p, cc, 4.89352455891786e-03)
+    q = fma(cc, 1.19825839466702e-06, 1.18534705686654e-04)
+    q = fma(q, cc, 2.26843463243900e-03)
+    q = fma(q, cc, 4.89352518554385e-03)
+    return where(absolute(x) < 0.0004, x, p / q)
+
+
+def _tanh64(x):
+    xx = x * x
+    p = fma(xx, -9.64399179425052238628e-1, -9.92877231001918586564e1)
+    p = fma(p, xx, -1.61468768441708447952e3)
+    q = xx + 1.12811678491632931402e2
+    q = fma(q, xx, 2.23548839060100448583e3)
+    q = fma(q, xx, 4.84406305325125486048e3)
+    near_zero = fma(x * xx, p / q, x)
+    size = absolute(x)
+    far = copysign(1.0 - 2.0 / (exp(size + size) + 1.0), x)
+    y = where(size < 0.625, near_zero, far)
+    return where(x != x, x, y)
+
+
+_by_dtype(exp, float32=_exp32, float64=_exp64)
+_by_dtype(log, float32=_log32, float64=_log64)
+_by_dtype(log1p, float32=_log1p, float64=_log1p)
+_by_dtype(tanh, float32=_tanh32, float64=_tanh64)

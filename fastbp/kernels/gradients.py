@@ -1,0 +1,133 @@
+"""Gradients: dC/dw_jk = a_k delta_j (BP4) and dC/db_j = delta_j (BP3), summed over the mini-batch, then put to use.
+
+Each element is cut into blocks of `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are added in
+order. A finished tile updates its parameters at once, without passing through memory.
+
+The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the same
+k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
+"""
+
+from __future__ import annotations
+
+from fastbp.kernels._jit import inlined, jit
+from fastbp.kernels.layers import (
+    A,
+    B,
+    BLOCK,
+    K_PADDED,
+    LAYER_COLUMNS,
+    N_IN,
+    N_OUT,
+    NARROW,
+    PANELS,
+    STRIDE,
+    STRIP,
+    STRIPS,
+    TRAIN_BIAS,
+    WT,
+    W,
+)
+from fastbp.kernels.simd import lanes, load, store_rounded, wide_zeros, widen
+from fastbp.kernels.tiles import NARROW as NARROW_TILE
+from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
+from fastbp.kernels.updates import update
+
+
+@inlined
+def weight_gradient(shape, x, x_index, x_stride, k, n_in, delta, stride, m, fresh, sums):
+    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh; k beyond n_in repeat the last."""
+    inputs = consecutive(shape, x, k, n_in - 1)
+    for first in range(0, m, BLOCK):
+        tile = zeros(shape, x)
+        for i in range(first, min(first + BLOCK, m)):
+            tile = outer(tile, x + x_index[i] * x_stride, inputs, delta + i * stride)
+        if first > 0 or not fresh:
+            tile = add(load_tile(shape, sums), tile)
+        store_tile(sums, tile)
+
+
+@inlined
+def bias_gradient(delta, stride, m, columns, fresh, sums):
+    """sums[j] = sum_i delta_ij in float64 for the neurons j of one panel, or += if not fresh."""
+    for j in range(0, columns, lanes(delta)):
+        total = wide_zeros(delta) if fresh else widen(load(sums + j))
+        for first in range(0, m, BLOCK):
+            block = wide_zeros(delta)
+            for i in range(first, min(first + BLOCK, m)):
+                block = block + widen(load(delta + (i * stride + j)))
+            total = total + block
+        store_rounded(sums + j, total)
+
+
+@jit
+def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
+    """Copy w_jk of one tile, which begins at neurons k and j, into the transposed panels of its layer."""
+    narrow = lanes(w)
+    wide = 2 * narrow
+    for k_here in range(k, min(k + rows, n_in)):
+        panel = k_here // wide * wide
+        width = wide if n_in - panel > narrow else narrow
+        column = wt + (panel * n_out + k_here - panel)
+        row = w + (k_here - k) * columns
+        for c in range(min(columns, n_out - j)):
+            column[(j + c) * width] = row[c]
+
+
+@jit
+def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper):
+    """The gradient of one strip of a layer, from neurons j and k on, and at its end the update; with k = 0 the biases too.
+
+    A mini-batch of several slabs is summed in `parameters.sums`: `first` tells that this slab begins it, `last` that it
+    ends it.
+    """
+    weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
+    columns, rows, n_in, stride = n_columns(shape, weights), n_rows(shape, weights), layer[N_IN], layer[STRIDE]
+    delta = workspace.delta + (layer[A] + j)
+    size = rows * columns
+    whole = first and last
+    g = workspace.scratch + worker * size
+    for k_here in range(k, min(k + STRIP * rows, n_in), rows):
+        q = layer[W] + j * layer[K_PADDED] + k_here * columns
+        if not whole:
+            g = parameters.sums + q
+        weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
+        if last:
+            update(code, weights + q, g, slot_1 + q, slot_2 + q, size, hyper)
+            if layer[WT] >= 0:
+                wt = parameters.transposed + layer[WT]
+                transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
+    if k == 0 and layer[TRAIN_BIAS]:
+        q = layer[B] + j
+        if not whole:
+            g = parameters.sums + q
+        bias_gradient(delta, stride, m, columns, first, g)
+        if last:
+            update(code, weights + q, g, slot_1 + q, slot_2 + q, columns, hyper)
+
+
+@jit
+def gradients(layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper):
+    """This worker's share of the strips of all layers, for the m samples of one slab."""
+    weights = parameters.weights
+    wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
+    length_narrow = STRIP * n_rows(NARROW_TILE, weights)
+    n_strips = (layers.table + (layers.n - 1) * LAYER_COLUMNS)[STRIPS]
+    begin, end = n_strips * worker // n_workers, n_strips * (worker + 1) // n_workers
+    below = 0  # strips of the layers below this one
+    for l in range(layers.n):
+        layer = layers.table + l * LAYER_COLUMNS
+        panels = layer[PANELS]
+        n_wide = panels * ((layer[N_IN] + length - 1) // length)
+        for strip in range(max(begin - below, 0), min(end, layer[STRIPS]) - below):
+            if strip < n_wide:
+                j, k = strip % panels * wide, strip // panels * length
+                learn_strip(
+                    WIDE, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper
+                )
+            else:
+                j, k = panels * wide, (strip - n_wide) * length_narrow
+                learn_strip(
+                    NARROW_TILE, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper
+                )
+        below = layer[STRIPS]
+        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]

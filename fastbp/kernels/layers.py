@@ -1,0 +1,87 @@
+"""The records that kernels take: a table of layers, the parameters, the workspace, the samples and the steps.
+
+All of them are flat arrays and integers, so that one compiled kernel serves every architecture; whatever differs from
+layer to layer is a column of the table of layers, whatever differs from step to step a column of the table of steps.
+
+Parameters lie in *panels*. A panel holds the weights of the neurons that fill one row of a register tile: for k = 0 ...
+n_in - 1 it holds w_jk of its neurons j side by side. A layer has `PANELS` wide ones (two registers) and, where the last
+neurons fill only one register, a narrow one (`NARROW`) after them. Rows are padded with `K_PADDED - N_IN` that nobody
+reads. The transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+(
+    N_IN,  # neurons k
+    N_OUT,  # neurons j
+    ACTIVATION,  # code, see activations.py
+    TRAIN_BIAS,  # 1 if the biases take part in updates
+    PANELS,  # wide panels
+    NARROW,  # 1 if a narrow panel follows
+    K_PADDED,  # rows of a panel
+    W,  # offset of the panels in the parameters
+    B,  # offset of the biases in the parameters
+    WT,  # offset of the transposed panels, -1 without
+    A,  # offset of the layer's activations in the workspace; its deltas have the same offset in theirs
+    STRIDE,  # elements between the activations of two samples
+    STRIPS,  # strips of gradient tiles of all layers up to and with this one
+    OUT,  # address where predictions of this layer are wanted, 0 where not
+) = range(14)
+LAYER_COLUMNS = 14
+
+# Columns of the table of steps (float64); see updates.Hyper
+ETA, MU, BETA_1, BETA_2, EPSILON = range(5)
+STEP_COLUMNS = 5
+
+# Columns of the report on each mini-batch (float64)
+COST, HITS = range(2)  # sum of C over its samples, samples classified rightly
+REPORT_COLUMNS = 2
+
+BLOCK = 256  # samples in one chain of a gradient; blocks are added in order
+STRIP = 8  # gradient tiles along k that follow each other
+SLAB = 4 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
+
+
+class Parameters(NamedTuple):
+    """Flat arrays of the network's dtype; the first four have the same layout, and may be empty where not needed.
+
+    Entries take this and `Workspace` as arrays, and hand them on as pointers to their first elements.
+    """
+
+    weights: Any
+    slot_1: Any  # optimizer's state, or where the gradient is kept
+    slot_2: Any
+    sums: Any  # gradient accumulated over the slabs of a large mini-batch
+    transposed: Any
+
+
+class Layers(NamedTuple):
+    """The table of layers inside kernels: a pointer, and the number of layers; layer l begins at l LAYER_COLUMNS."""
+
+    table: Any
+    n: int
+
+
+class Workspace(NamedTuple):
+    """What a run computes; a and delta have the network's dtype."""
+
+    a: Any
+    delta: Any
+    scratch: Any  # one tile for each worker
+    index: Any  # int64: 0, 1, 2, ...
+    cost: Any  # float64: C of each sample of a slab
+    hits: Any  # float64: 1 where a sample is classified rightly
+
+
+class Samples(NamedTuple):
+    """Where X and y lie: addresses, and elements between two rows."""
+
+    x: int
+    x_stride: int
+    gathered: int  # stride of the copies of a mini-batch's rows at offset 0 of the workspace; 0 where X is read in place
+    y: int  # rows of targets of the network's dtype, or class labels of int64
+    y_stride: int  # 0 for labels
+    loss: int  # code, see losses.py
+    classify: int  # 1 if hits are wanted

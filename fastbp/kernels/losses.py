@@ -1,0 +1,62 @@
+"""Losses: C of one sample and the output delta (BP1), on 16 lanes at a time.
+
+A loss is one function of vectors for each output activation that it goes with, and an entry for each of them in
+`LOSSES`. It takes (z, a, prime, y, n): z_j or, with softmax, log a_j; a_j; sigma'(z_j); the target y_j; the number n
+of outputs as a vector. It returns (the terms of C, delta); C is their sum over j.
+"""
+
+from __future__ import annotations
+
+from numba.extending import intrinsic
+
+from fastbp.kernels._jit import jit
+from fastbp.kernels.choice import choose
+from fastbp.kernels.elementary import exp, log1p
+from fastbp.kernels.simd import absolute, where
+
+
+@jit
+def quadratic(z, a, prime, y, n):
+    """C = 1/2 sum_j (a_j - y_j)^2, delta_j = (a_j - y_j) sigma'(z_j)."""
+    difference = a - y
+    return difference * difference * 0.5, difference * prime
+
+
+@jit
+def mse(z, a, prime, y, n):
+    """C = 1/n sum_j (a_j - y_j)^2, delta_j = 2/n (a_j - y_j) sigma'(z_j)."""
+    difference = a - y
+    scaled = difference / n
+    return difference * scaled, 2.0 * scaled * prime
+
+
+@jit
+def binary_cross_entropy(z, a, prime, y, n):
+    """C = -sum_j y_j log a_j + (1 - y_j) log(1 - a_j) = sum_j log(1 + e^z_j) - y_j z_j, delta_j = a_j - y_j."""
+    softplus = where(z > 0.0, z, 0.0) + log1p(exp(-absolute(z)))
+    return softplus - y * z, a - y
+
+
+@jit
+def categorical_cross_entropy(z, a, prime, y, n):
+    """C = -sum_j y_j log a_j, delta_j = a_j - y_j; z holds log a, the y_j sum to 1."""
+    return -(y * z), a - y
+
+
+LOSSES = {
+    "quadratic": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), quadratic),
+    "mse": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), mse),
+    "cross_entropy": {"sigmoid": binary_cross_entropy, "softmax": categorical_cross_entropy},
+}
+_FUNCTIONS = list(dict.fromkeys(function for outputs in LOSSES.values() for function in outputs.values()))
+
+
+def loss_code(loss: str, output: str) -> int:
+    """Return the code of a loss at an output activation."""
+    return _FUNCTIONS.index(LOSSES[loss][output])
+
+
+@intrinsic
+def cost(typingctx, code, z, a, prime, y, n):
+    """(terms of C, delta) of the loss with that code."""
+    return choose(typingctx, _FUNCTIONS, (z, a, prime, y, n))

@@ -1,0 +1,163 @@
+"""Mini-batches: forward, delta, gradient and update, one after the other, by all workers together.
+
+Rows are divided among the workers for the forward and backward pass, parameters for the gradient; a barrier stands
+before and after it. These are the entries that Python calls.
+"""
+
+from __future__ import annotations
+
+from fastbp.kernels._jit import entry, jit
+from fastbp.kernels.backward import backward
+from fastbp.kernels.forward import copy, forward, hand_out
+from fastbp.kernels.gradients import gradients
+from fastbp.kernels.layers import (
+    A,
+    ACTIVATION,
+    BETA_1,
+    BETA_2,
+    COST,
+    EPSILON,
+    ETA,
+    HITS,
+    LAYER_COLUMNS,
+    MU,
+    N_IN,
+    N_OUT,
+    REPORT_COLUMNS,
+    SLAB,
+    STEP_COLUMNS,
+    STRIDE,
+    Layers,
+    Parameters,
+    Workspace,
+)
+from fastbp.kernels.output import class_of, output, output_cost
+from fastbp.kernels.simd import pointer, pointer_at
+from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
+from fastbp.kernels.updates import Hyper
+
+
+@jit
+def targets(samples, sample, label_pointer, y, n):
+    """Put the y_j of one sample at y."""
+    if samples.y_stride == 0:
+        for j in range(n):
+            y[j] = 0
+        y[pointer_at(samples.y, label_pointer)[sample]] = 1
+    else:
+        copy(pointer_at(samples.y, y) + sample * samples.y_stride, y, n)
+
+
+@jit
+def output_rows(layers, samples, order, shift, workspace, begin, end):
+    """The output layer's a and delta, the cost and the hit of rows begin <= i < end; row i is sample order[i] + shift."""
+    layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
+    n, stride = layer[N_OUT], layer[STRIDE]
+    for i in range(begin, end):
+        z = workspace.a + (layer[A] + i * stride)
+        delta = workspace.delta + (layer[A] + i * stride)
+        targets(samples, order[i] + shift, order, delta, n)
+        wanted = class_of(delta, n) if samples.classify else -1
+        workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
+        workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
+
+
+@jit
+def as_pointers(layers, parameters, workspace):
+    """The records as kernels hand them on."""
+    return (
+        Layers(pointer(layers), len(layers)),
+        Parameters(
+            pointer(parameters.weights),
+            pointer(parameters.slot_1),
+            pointer(parameters.slot_2),
+            pointer(parameters.sums),
+            pointer(parameters.transposed),
+        ),
+        Workspace(
+            pointer(workspace.a),
+            pointer(workspace.delta),
+            pointer(workspace.scratch),
+            pointer(workspace.index),
+            pointer(workspace.cost),
+            pointer(workspace.hits),
+        ),
+    )
+
+
+@jit
+def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
+    """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
+    hyper = Hyper(1.0 / m, step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON])
+    for slab in range(0, m, SLAB):
+        rows = min(m - slab, SLAB)
+        first, last = slab == 0, slab + rows == m
+        begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
+        x, x_index, x_stride = pointer_at(samples.x, workspace.a), order + slab, samples.x_stride
+        if samples.gathered:
+            for i in range(begin, end):
+                copy(x + x_index[i] * x_stride, workspace.a + i * samples.gathered, layers.table[N_IN])
+            x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
+        forward(layers, parameters, x, x_index, x_stride, workspace, begin, end, True)
+        output_rows(layers, samples, order + slab, 0, workspace, begin, end)
+        backward(layers, parameters, workspace, begin, end)
+        if not barrier(team, n_workers):
+            return False
+        gradients(layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper)
+        if worker == 0:
+            for i in range(rows):
+                report[COST] += workspace.cost[i]
+                report[HITS] += workspace.hits[i]
+        if not barrier(team, n_workers) and not last:
+            return False
+    return True
+
+
+@entry
+def train(layers, parameters, samples, order, starts, steps, code, workspace, report, team, worker, n_workers):
+    """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
+
+    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
+    columns in layers.py), code is the update's; report[s] receives its summed cost and hits.
+    """
+    mode = flush_subnormals()
+    done = 0
+    records = as_pointers(layers, parameters, workspace)
+    words = pointer(team)
+    if gather(words, n_workers):
+        for s in range(len(steps)):
+            here, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
+            step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
+            if not learn(
+                records[0], records[1], samples, here, m, step, code, records[2], said, words, worker, n_workers
+            ):
+                break
+            done += 1
+    restore_mode(mode)
+    return done
+
+
+@entry
+def evaluate(layers, parameters, samples, workspace, report, begin, end, base, rows):
+    """Forward passes over the samples begin <= i < end, `rows` at a time in the workspace's rows from `base` on.
+
+    Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i.
+    """
+    mode = flush_subnormals()
+    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
+    output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
+    for row in range(begin, end, rows):
+        last = base + min(rows, end - row)
+        x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
+        forward(layers, parameters, x, workspace.index, samples.x_stride, workspace, base, last, False)
+        if samples.y:
+            output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
+            for i in range(base, last):
+                report[row + i - base, COST] = workspace.cost[i]
+                report[row + i - base, HITS] = workspace.hits[i]
+        else:
+            for i in range(base, last):
+                z = workspace.a + (output_layer[A] + i * output_layer[STRIDE])
+                output(output_layer[ACTIVATION], z, output_layer[N_OUT])
+        hand_out(layers, workspace, base, last, row)
+    restore_mode(mode)

@@ -1,0 +1,73 @@
+"""The output layer, row by row: a from z, the cost C of the sample, its delta (BP1), and whether its class is right."""
+
+from __future__ import annotations
+
+from fastbp.kernels._jit import jit
+from fastbp.kernels.activations import SOFTMAX, activate
+from fastbp.kernels.elementary import exp, log
+from fastbp.kernels.losses import cost
+from fastbp.kernels.simd import first16, load16, max_lanes, spread16, store, sum_lanes, where, wide_zeros16, widen
+
+
+@jit
+def softmax_terms(z, n):
+    """The largest z_j, and sum_j e^(z_j - largest): softmax without overflow."""
+    largest = max_lanes(where(first16(n), load16(z), float("-inf")))
+    for j in range(16, n, 16):
+        largest = max(largest, max_lanes(where(first16(n - j), load16(z + j), float("-inf"))))
+    total = wide_zeros16(z)
+    for j in range(0, n, 16):
+        total = total + widen(where(first16(n - j), exp(load16(z + j) - largest), 0.0))
+    return largest, sum_lanes(total)
+
+
+@jit
+def output(activation, z, n):
+    """A_j in place of z_j."""
+    if activation == SOFTMAX:
+        largest, total = softmax_terms(z, n)
+        for j in range(0, n, 16):
+            store(z + j, exp(load16(z + j) - largest) / total)
+    else:
+        for j in range(0, n, 16):
+            store(z + j, activate(activation, load16(z + j))[0])
+
+
+@jit
+def output_cost(activation, loss, z, delta, n):
+    """C of one sample; a_j in place of z_j, and delta_j (BP1) in place of y_j."""
+    c = wide_zeros16(z)
+    outputs = spread16(z, n)
+    if activation == SOFTMAX:
+        largest, total = softmax_terms(z, n)
+        log_total = log(spread16(z, total))
+        for j in range(0, n, 16):
+            log_a = load16(z + j) - largest
+            a = exp(log_a) / total
+            live = first16(n - j)
+            terms, delta_j = cost(loss, log_a - log_total, a, a, load16(delta + j), outputs)
+            c = c + widen(where(live, terms, 0.0))
+            store(z + j, a)
+            store(delta + j, where(live, delta_j, 0.0))
+    else:
+        for j in range(0, n, 16):
+            z_j = load16(z + j)
+            a, prime = activate(activation, z_j)
+            live = first16(n - j)
+            terms, delta_j = cost(loss, z_j, a, prime, load16(delta + j), outputs)
+            c = c + widen(where(live, terms, 0.0))
+            store(z + j, a)
+            store(delta + j, where(live, delta_j, 0.0))
+    return sum_lanes(c)
+
+
+@jit
+def class_of(a, n):
+    """The class with the largest a_j, the first of equals; with one output, 1 where it is at least 1/2."""
+    if n == 1:
+        return 1 if a[0] >= 0.5 else 0
+    best = 0
+    for j in range(1, n):
+        if a[j] > a[best]:
+            best = j
+    return best

@@ -1,0 +1,505 @@
+"""SIMD vectors as Numba values: a `Vector` is some lanes of one dtype, a `Pointer` says where they lie.
+
+Arithmetic and comparisons between vectors, or of a vector with a number, use the ordinary operators; numbers take
+the dtype of the vector, so that float32 stays float32. LLVM legalises any number of lanes on any CPU, and every
+operation here is exact to the bit on all of them (IEEE basic operations and fused multiply-add).
+
+Two widths are used. `load` takes one hardware register of the compilation target, for arithmetic whose result does
+not depend on the width. `load16` takes 16 logical lanes on every CPU; horizontal sums are defined on those, as a
+fixed tree, so that they have the same bits everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.core.typing import signature
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+_I32 = ir.IntType(32)
+_ITEMSIZE = {"float": 4, "double": 8}
+
+
+@functools.cache
+def register_bytes() -> int:
+    """Bytes of a SIMD register of Numba's compilation target (not of the host: NUMBA_CPU_NAME may name another CPU)."""
+    program = """
+    define void @probe(<16 x float>* %p) {
+      %x = load <16 x float>, <16 x float>* %p
+      %y = fadd <16 x float> %x, %x
+      store <16 x float> %y, <16 x float>* %p
+      ret void
+    }"""
+    if llvm.llvm_version_info[0] >= 15:
+        program = program.replace("<16 x float>*", "ptr")
+    assembly = cpu_target.target_context.codegen()._tm.emit_assembly(llvm.parse_assembly(program))
+    return 64 if "zmm" in assembly else 32 if "ymm" in assembly else 16
+
+
+def many_registers() -> bool:
+    """Whether the target has 32 vector registers (AVX-512, NEON) rather than 16."""
+    return register_bytes() == 64 or not llvm.get_process_triple().startswith(("x86_64", "i686", "amd64"))
+
+
+def lanes_of(itemsize: int) -> int:
+    """Lanes of a hardware register for elements of `itemsize` bytes."""
+    return register_bytes() // itemsize
+
+
+class Pointer(types.Type):
+    """Address of elements of `dtype`: `p + n`, `p[i]` and `p[i] = x`, without wraparound or bounds checks."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Pointer({dtype})")
+
+
+class Vector(types.Type):
+    """A SIMD vector of `lanes` elements of `dtype`."""
+
+    def __init__(self, dtype, lanes):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype}, {lanes})")
+
+
+class Mask(types.Type):
+    """One truth value a lane."""
+
+    def __init__(self, lanes):
+        self.lanes = lanes
+        super().__init__(name=f"Mask({lanes})")
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, manager.lookup(fe_type.dtype).get_data_type().as_pointer())
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        element = manager.lookup(fe_type.dtype).get_value_type()
+        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.lanes))
+
+
+@register_model(Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, ir.VectorType(ir.IntType(1), fe_type.lanes))
+
+
+# Pieces of LLVM code, shared with tiles.py
+
+
+def emit_load(builder, pointer, vector):
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    value.align = _ITEMSIZE[str(vector.element)]
+    return value
+
+
+def emit_store(builder, value, pointer):
+    store = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+    store.align = _ITEMSIZE[str(value.type.element)]
+
+
+def emit_splat(builder, x, vector):
+    """All lanes equal to the scalar x."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, x, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
+
+
+def emit_call(builder, name, *args):
+    """Call the LLVM intrinsic `name` on vectors or scalars of one floating type."""
+    t = args[0].type
+    element = getattr(t, "element", t)
+    suffix = {"float": "f32", "double": "f64"}[str(element)]
+    if isinstance(t, ir.VectorType):
+        suffix = f"v{t.count}{suffix}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t] * len(args)), f"llvm.{name}.{suffix}")
+    return builder.call(function, args)
+
+
+# Pointers
+
+
+@intrinsic
+def pointer(typingctx, array):
+    """Address of the first element of a C-contiguous array."""
+
+    def codegen(context, builder, sig, args):
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return Pointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def pointer_at(typingctx, address, like):
+    """The address (an integer) as a pointer to elements of the dtype of `like`, itself a pointer."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return like(types.intp, like), codegen
+
+
+@type_callable(operator.add)
+def _type_pointer_add(context):
+    def typer(p, n):
+        if isinstance(p, Pointer) and isinstance(n, types.Integer):
+            return signature(p, p, types.intp)
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.add, Pointer, types.Integer)
+def _pointer_add(context, builder, sig, args):
+    return builder.gep(args[0], [args[1]])
+
+
+@type_callable(operator.getitem)
+def _type_pointer_getitem(context):
+    def typer(p, n):
+        if isinstance(p, Pointer) and isinstance(n, types.Integer):
+            return signature(p.dtype, p, types.intp)
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.getitem, Pointer, types.Integer)
+def _pointer_getitem(context, builder, sig, args):
+    return builder.load(builder.gep(args[0], [args[1]]))
+
+
+@type_callable(operator.setitem)
+def _type_pointer_setitem(context):
+    def typer(p, n, x):
+        if isinstance(p, Pointer) and isinstance(n, types.Integer):
+            return signature(types.none, p, types.intp, p.dtype)
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.setitem, Pointer, types.Integer, types.Any)
+def _pointer_setitem(context, builder, sig, args):
+    builder.store(args[2], builder.gep(args[0], [args[1]]))
+    return context.get_dummy_value()
+
+
+# Loads and stores
+
+
+def _load(p, lanes):
+    vector_type = Vector(p.dtype, lanes)
+
+    def codegen(context, builder, sig, args):
+        return emit_load(builder, args[0], context.get_value_type(vector_type))
+
+    return vector_type(p), codegen
+
+
+@intrinsic
+def load(typingctx, p):
+    """One hardware register of elements."""
+    return _load(p, lanes_of(p.dtype.bitwidth // 8))
+
+
+@intrinsic
+def load16(typingctx, p):
+    """16 logical lanes, however many registers they take."""
+    return _load(p, 16)
+
+
+@intrinsic
+def lanes(typingctx, p):
+    """How many elements `load(p)` takes: a constant."""
+    n = lanes_of(p.dtype.bitwidth // 8)
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.intp, n)
+
+    return types.intp(p), codegen
+
+
+@intrinsic
+def store(typingctx, p, x):
+    """p[: lanes] = x."""
+
+    def codegen(context, builder, sig, args):
+        emit_store(builder, args[1], args[0])
+        return context.get_dummy_value()
+
+    return types.void(p, x), codegen
+
+
+@intrinsic
+def spread16(typingctx, p, x):
+    """The number x in 16 lanes of p's dtype."""
+    vector_type = Vector(p.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        return _spread(context, builder, args[1], sig.args[1], vector_type)
+
+    return signature(vector_type, p, x), codegen
+
+
+def _wide_zeros(p, n):
+    vector_type = Vector(types.float64, n)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(vector_type), None)
+
+    return vector_type(p), codegen
+
+
+@intrinsic
+def wide_zeros(typingctx, p):
+    """As many float64 zeros as `load(p)` has lanes: the start of a sum."""
+    return _wide_zeros(p, lanes_of(p.dtype.bitwidth // 8))
+
+
+@intrinsic
+def wide_zeros16(typingctx, p):
+    """16 float64 zeros: the start of a horizontal sum."""
+    return _wide_zeros(p, 16)
+
+
+# Arithmetic and comparisons
+
+
+def _spread(context, builder, value, from_type, vector_type):
+    """A vector as it is; a number cast to the dtype and put in every lane."""
+    if isinstance(from_type, Vector):
+        return value
+    x = context.cast(builder, value, from_type, vector_type.dtype)
+    return emit_splat(builder, x, context.get_value_type(vector_type))
+
+
+def _vector_of(arguments):
+    """The one vector type among the arguments, if the others are of the same type or numbers."""
+    found = {t for t in arguments if isinstance(t, Vector)}
+    if len(found) == 1 and all(isinstance(t, Vector | types.Number) for t in arguments):
+        return found.pop()
+    return None
+
+
+def _define(op, emit, compares=False):
+    @type_callable(op)
+    def type_op(context):
+        def typer(x, y):
+            vector = _vector_of((x, y))
+            if vector is None:
+                return None
+            return signature(Mask(vector.lanes) if compares else vector, x, y)
+
+        return typer
+
+    def lower(context, builder, sig, args):
+        vector = _vector_of(sig.args)
+        x, y = (_spread(context, builder, a, t, vector) for a, t in zip(args, sig.args, strict=True))
+        return emit(builder, x, y)
+
+    for left, right in (Vector, Vector), (Vector, types.Number), (types.Number, Vector):
+        lower_builtin(op, left, right)(lower)
+
+
+_define(operator.add, lambda builder, x, y: builder.fadd(x, y))
+_define(operator.sub, lambda builder, x, y: builder.fsub(x, y))
+_define(operator.mul, lambda builder, x, y: builder.fmul(x, y))
+_define(operator.truediv, lambda builder, x, y: builder.fdiv(x, y))
+# ordered comparisons: false where either side is NaN; != is true there
+_define(operator.lt, lambda builder, x, y: builder.fcmp_ordered("<", x, y), compares=True)
+_define(operator.le, lambda builder, x, y: builder.fcmp_ordered("<=", x, y), compares=True)
+_define(operator.gt, lambda builder, x, y: builder.fcmp_ordered(">", x, y), compares=True)
+_define(operator.ge, lambda builder, x, y: builder.fcmp_ordered(">=", x, y), compares=True)
+_define(operator.ne, lambda builder, x, y: builder.fcmp_unordered("!=", x, y), compares=True)
+
+
+@type_callable(operator.neg)
+def _type_neg(context):
+    return lambda x: signature(x, x) if isinstance(x, Vector) else None
+
+
+@lower_builtin(operator.neg, Vector)
+def _neg(context, builder, sig, args):
+    return builder.fneg(args[0])
+
+
+def _elementwise(arguments, emit):
+    """An intrinsic of vectors and numbers: the signature and code of emit(builder, *vectors)."""
+    vector = _vector_of(arguments)
+    if vector is None:
+        return None
+
+    def codegen(context, builder, sig, args):
+        return emit(builder, *(_spread(context, builder, a, t, vector) for a, t in zip(args, sig.args, strict=True)))
+
+    return signature(vector, *arguments), codegen
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """X y + z, rounded once."""
+    return _elementwise((x, y, z), lambda builder, *xyz: emit_call(builder, "fma", *xyz))
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """Square root, correctly rounded."""
+    return _elementwise((x,), lambda builder, x: emit_call(builder, "sqrt", x))
+
+
+@intrinsic
+def absolute(typingctx, x):
+    """|x|."""
+    return _elementwise((x,), lambda builder, x: emit_call(builder, "fabs", x))
+
+
+@intrinsic
+def copysign(typingctx, x, y):
+    """|x| with the sign of y."""
+    return _elementwise((x, y), lambda builder, x, y: emit_call(builder, "copysign", x, y))
+
+
+@intrinsic
+def where(typingctx, mask, x, y):
+    """X where the mask is true, y elsewhere; x or y may be a number."""
+    vector = _vector_of((x, y))
+    if vector is None or not isinstance(mask, Mask):
+        return None
+
+    def codegen(context, builder, sig, args):
+        chosen, other = (_spread(context, builder, a, t, vector) for a, t in zip(args[1:], sig.args[1:], strict=True))
+        return builder.select(args[0], chosen, other)
+
+    return signature(vector, mask, x, y), codegen
+
+
+@intrinsic
+def first16(typingctx, count):
+    """Mask of 16 lanes that is true in the first `count`."""
+
+    def codegen(context, builder, sig, args):
+        vector = ir.VectorType(ir.IntType(64), 16)
+        return builder.icmp_signed("<", ir.Constant(vector, list(range(16))), emit_splat(builder, args[0], vector))
+
+    return Mask(16)(types.int64), codegen
+
+
+# Bits of floating-point numbers: what exp and log need
+
+_FORMAT = {32: (23, 127), 64: (52, 1023)}  # bits of the dtype -> bits of the mantissa, bias of the exponent
+
+
+def _integers(vector):
+    return ir.VectorType(ir.IntType({"float": 32, "double": 64}[str(vector.element)]), vector.count)
+
+
+@intrinsic
+def times_power_of_two(typingctx, y, shifted):
+    """Y 2^n for n = shifted - 1.5 2^(mantissa bits), an integer kept in the last bits of `shifted`; the result is normal."""
+    mantissa, _ = _FORMAT[y.dtype.bitwidth]
+
+    def emit(builder, y, shifted):
+        integers = _integers(y.type)
+        shift = ir.Constant(integers, [mantissa] * integers.count)
+        n = builder.shl(builder.bitcast(shifted, integers), shift)
+        return builder.bitcast(builder.add(builder.bitcast(y, integers), n), y.type)
+
+    return _elementwise((y, shifted), emit)
+
+
+@intrinsic
+def exponent(typingctx, x):
+    """E of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
+    mantissa, bias = _FORMAT[x.dtype.bitwidth]
+
+    def emit(builder, x):
+        integers = _integers(x.type)
+        field = builder.lshr(builder.bitcast(x, integers), ir.Constant(integers, [mantissa] * integers.count))
+        return builder.sitofp(builder.sub(field, ir.Constant(integers, [bias - 1] * integers.count)), x.type)
+
+    return _elementwise((x,), emit)
+
+
+@intrinsic
+def significand(typingctx, x):
+    """S of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
+    mantissa, bias = _FORMAT[x.dtype.bitwidth]
+
+    def emit(builder, x):
+        integers = _integers(x.type)
+        kept = builder.and_(builder.bitcast(x, integers), ir.Constant(integers, [2**mantissa - 1] * integers.count))
+        return builder.bitcast(builder.or_(kept, ir.Constant(integers, [(bias - 1) << mantissa] * integers.count)), x.type)
+
+    return _elementwise((x,), emit)
+
+
+# Across the lanes
+
+
+@intrinsic
+def widen(typingctx, x):
+    """The same values in float64."""
+    wide = Vector(types.float64, x.lanes)
+
+    def codegen(context, builder, sig, args):
+        if x.dtype == types.float64:
+            return args[0]
+        return builder.fpext(args[0], context.get_value_type(wide))
+
+    return wide(x), codegen
+
+
+@intrinsic
+def store_rounded(typingctx, p, x):
+    """p[: lanes] = x, rounded to p's dtype."""
+
+    def codegen(context, builder, sig, args):
+        value = args[1]
+        vector = ir.VectorType(context.get_value_type(p.dtype), x.lanes)
+        emit_store(builder, value if value.type == vector else builder.fptrunc(value, vector), args[0])
+        return context.get_dummy_value()
+
+    return types.void(p, x), codegen
+
+
+def _tree(x, combine):
+    """Combine the upper half with the lower half until one lane is left."""
+
+    def codegen(context, builder, sig, args):
+        value = args[0]
+        while value.type.count > 1:
+            half = value.type.count // 2
+            low, high = (
+                builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(_I32, half), list(range(at, at + half)))
+                )
+                for at in (0, half)
+            )
+            value = combine(builder, low, high)
+        return builder.extract_element(value, ir.Constant(_I32, 0))
+
+    return x.dtype(x), codegen
+
+
+@intrinsic
+def sum_lanes(typingctx, x):
+    """Sum of the lanes, as a fixed tree."""
+    return _tree(x, lambda builder, low, high: builder.fadd(low, high))
+
+
+@intrinsic
+def max_lanes(typingctx, x):
+    """The largest lane."""
+    return _tree(x, lambda builder, low, high: builder.select(builder.fcmp_ordered(">", low, high), low, high))

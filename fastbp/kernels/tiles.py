@@ -1,0 +1,230 @@
+"""Register tiles: the block of a matrix product that is kept in SIMD registers while a loop runs over the inner index.
+
+A `Tile` is rows x vectors of hardware lanes. The three products of backpropagation are the same loop over `outer`
+(tile[r, :] += x_r w), and differ in what they read and in what they do with the finished tile.
+
+The shape of a tile is part of its type and comes from a token, `WIDE` (two vectors) or `NARROW` (one), used where
+a layer's last neurons fill one register only. The number of rows follows the registers of the compilation target:
+enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from fastbp.kernels.simd import Pointer, emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
+
+WIDE = (0, 0)
+NARROW = (0,)
+
+
+def rows_of(vectors: int) -> int:
+    """Rows of a tile `vectors` wide on the compilation target."""
+    return 10 if vectors == 1 or many_registers() else 5
+
+
+class Tile(types.Type):
+    """`rows` x `vectors` SIMD registers of `dtype`."""
+
+    def __init__(self, dtype, rows, vectors):
+        self.dtype, self.rows, self.vectors = dtype, rows, vectors
+        super().__init__(name=f"Tile({dtype}, {rows}, {vectors})")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        element = manager.lookup(fe_type.dtype).get_value_type()
+        vector = ir.VectorType(element, lanes_of(fe_type.dtype.bitwidth // 8))
+        super().__init__(manager, fe_type, ir.ArrayType(vector, fe_type.rows * fe_type.vectors))
+
+
+def _tile_type(shape, p):
+    return Tile(p.dtype, rows_of(shape.count), shape.count)
+
+
+def _registers(builder, tile):
+    return [builder.extract_value(tile, i) for i in range(tile.type.count)]
+
+
+def _pack(builder, tile_type, registers):
+    value = ir.Constant(tile_type, ir.Undefined)
+    for i, register in enumerate(registers):
+        value = builder.insert_value(value, register, i)
+    return value
+
+
+def _constant(shape, p, n):
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.intp, n)
+
+    return types.intp(shape, p), codegen
+
+
+@intrinsic
+def n_rows(typingctx, shape, p):
+    """Rows of a tile of that shape and of p's dtype."""
+    return _constant(shape, p, rows_of(shape.count))
+
+
+@intrinsic
+def n_columns(typingctx, shape, p):
+    """Elements in a row of a tile of that shape and of p's dtype."""
+    return _constant(shape, p, shape.count * lanes_of(p.dtype.bitwidth // 8))
+
+
+@intrinsic
+def zeros(typingctx, shape, p):
+    """A tile of zeros of p's dtype."""
+    tile_type = _tile_type(shape, p)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(tile_type), None)
+
+    return tile_type(shape, p), codegen
+
+
+@intrinsic
+def repeat(typingctx, shape, p):
+    """A tile whose every row is p[: columns]."""
+    tile_type = _tile_type(shape, p)
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile_type)
+        row = _load_row(builder, args[1], value_type.element, tile_type.vectors)
+        return _pack(builder, value_type, row * tile_type.rows)
+
+    return tile_type(shape, p), codegen
+
+
+def _load_row(builder, pointer, vector, n_vectors):
+    at = [builder.gep(pointer, [ir.Constant(ir.IntType(64), v * vector.count)]) for v in range(n_vectors)]
+    return [emit_load(builder, p, vector) for p in at]
+
+
+def _offsets(shape, p, codegen_row):
+    tile_type = _tile_type(shape, p)
+    offsets_type = types.UniTuple(types.intp, tile_type.rows)
+
+    def codegen(context, builder, sig, args):
+        return context.make_tuple(
+            builder, offsets_type, [codegen_row(builder, r, *args[2:]) for r in range(tile_type.rows)]
+        )
+
+    return offsets_type, codegen
+
+
+def _clamped(builder, start, r, last):
+    index = builder.add(start, ir.Constant(start.type, r))
+    return builder.select(builder.icmp_signed("<", index, last), index, last)
+
+
+@intrinsic
+def row_offsets(typingctx, shape, p, index, stride, i, last):
+    """Where the samples i, i + 1, ... of a tile begin: index[min(i + r, last)] stride.
+
+    A tile that sticks out computes the last sample again, to the same bits.
+    """
+
+    def row(builder, r, index, stride, i, last):
+        sample = builder.load(builder.gep(index, [_clamped(builder, i, r, last)]))
+        return builder.mul(sample, stride)
+
+    offsets_type, codegen = _offsets(shape, p, row)
+    return offsets_type(shape, p, Pointer(types.int64), types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def consecutive(typingctx, shape, p, k, last):
+    """K, k + 1, ..., at most `last`."""
+    offsets_type, codegen = _offsets(shape, p, lambda builder, r, k, last: _clamped(builder, k, r, last))
+    return offsets_type(shape, p, types.intp, types.intp), codegen
+
+
+@intrinsic
+def outer(typingctx, tile, x, offsets, w):
+    """tile[r, :] += x[offsets[r]] w[: columns], by fused multiply-add."""
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile)
+        registers = _registers(builder, args[0])
+        w_row = _load_row(builder, args[3], value_type.element, tile.vectors)
+        new = []
+        for r, offset in enumerate(cgutils.unpack_tuple(builder, args[2], tile.rows)):
+            x_r = emit_splat(builder, builder.load(builder.gep(args[1], [offset])), value_type.element)
+            for v in range(tile.vectors):
+                new.append(emit_call(builder, "fma", x_r, w_row[v], registers[r * tile.vectors + v]))
+        return _pack(builder, value_type, new)
+
+    return tile(tile, x, offsets, w), codegen
+
+
+@intrinsic
+def add(typingctx, tile, other):
+    """The sum of two tiles."""
+
+    def codegen(context, builder, sig, args):
+        pairs = zip(_registers(builder, args[0]), _registers(builder, args[1]), strict=True)
+        return _pack(builder, context.get_value_type(tile), [builder.fadd(x, y) for x, y in pairs])
+
+    return tile(tile, tile), codegen
+
+
+@intrinsic
+def load_tile(typingctx, shape, p):
+    """The tile that lies row after row at p."""
+    tile_type = _tile_type(shape, p)
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile_type)
+        return _pack(builder, value_type, _load_row(builder, args[1], value_type.element, value_type.count))
+
+    return tile_type(shape, p), codegen
+
+
+@intrinsic
+def store_tile(typingctx, p, tile):
+    """Lay the tile row after row at p."""
+
+    def codegen(context, builder, sig, args):
+        for i, register in enumerate(_registers(builder, args[1])):
+            emit_store(builder, register, builder.gep(args[0], [ir.Constant(ir.IntType(64), i * register.type.count)]))
+        return context.get_dummy_value()
+
+    return types.void(p, tile), codegen
+
+
+def _store_rows(p, offsets, tile, finish):
+    def codegen(context, builder, sig, args):
+        places = []
+        for offset in cgutils.unpack_tuple(builder, args[1], tile.rows):
+            row = builder.gep(args[0], [offset])
+            for v in range(tile.vectors):
+                step = v * lanes_of(tile.dtype.bitwidth // 8)
+                places.append(builder.gep(row, [ir.Constant(ir.IntType(64), step)]))
+        # every value is finished before the first is stored: rows that repeat a sample store the same again
+        values = [finish(builder, v, place) for v, place in zip(_registers(builder, args[2]), places, strict=True)]
+        for value, place in zip(values, places, strict=True):
+            emit_store(builder, value, place)
+        return context.get_dummy_value()
+
+    return types.void(p, offsets, tile), codegen
+
+
+@intrinsic
+def store_rows(typingctx, p, offsets, tile):
+    """p[offsets[r] :] = tile[r, :]."""
+    return _store_rows(p, offsets, tile, lambda builder, value, place: value)
+
+
+@intrinsic
+def multiply_rows(typingctx, p, offsets, tile):
+    """p[offsets[r] :] *= tile[r, :]."""
+
+    def finish(builder, value, place):
+        return builder.fmul(emit_load(builder, place, value.type), value)
+
+    return _store_rows(p, offsets, tile, finish)
