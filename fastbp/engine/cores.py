@@ -1,0 +1,124 @@
+"""Cores: how many threads a call may use, and how many its work repays."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["available_cores", "get_num_threads", "n_workers_for", "set_num_threads"]
+
+# Multiply-adds of a mini-batch that repay one more thread: two barriers, and the weights' way from core to core.
+WORK_PER_THREAD = 1_000_000
+# Multiply-adds of a call without barriers (predict) that repay starting one more thread.
+WORK_PER_START = 10_000_000
+_limit: int | None = None
+
+
+def set_num_threads(n: int | None) -> None:
+    """Limit the threads of every call that does not say `n_threads` itself.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1; None returns to what the environment says.
+
+    Raises
+    ------
+    ValueError, TypeError
+        n is below 1, or no integer.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.set_num_threads(1)
+    >>> fastbp.get_num_threads()
+    1
+    >>> fastbp.set_num_threads(None)
+    """
+    global _limit
+    _limit = None if n is None else checked_threads(n, "n")
+
+
+def get_num_threads() -> int:
+    """Return the largest number of threads that a call uses by itself.
+
+    That is what `set_num_threads` said; else the environment's FASTBP_NUM_THREADS or OMP_NUM_THREADS; never more than
+    the cores that this process may use (affinity and control group).
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.get_num_threads() >= 1
+    True
+    """
+    if _limit is not None:
+        return _limit
+    for name in "FASTBP_NUM_THREADS", "OMP_NUM_THREADS":
+        value = os.environ.get(name, "").split(",")[0].strip()
+        if value.isdecimal() and int(value) >= 1:
+            return min(int(value), available_cores())
+    return available_cores()
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use: its affinity, and its control group's quota rounded up."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPUs that the control group grants (Linux), None without a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    granted = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        try:
+            if controllers == "":  # version 2: every level may have a limit
+                own = folder / path.lstrip("/")
+                for level in (own, *own.parents):
+                    if (level / "cpu.max").exists():
+                        quota, period = (level / "cpu.max").read_text().split()
+                        if quota != "max":
+                            granted.append(int(quota) / int(period))
+                    if level == folder:
+                        break
+            elif "cpu" in controllers.split(","):
+                for own in (folder / controllers / path.lstrip("/"), folder / "cpu"):
+                    if (own / "cpu.cfs_quota_us").exists():
+                        quota_us = int((own / "cpu.cfs_quota_us").read_text())
+                        if quota_us > 0:
+                            granted.append(quota_us / int((own / "cpu.cfs_period_us").read_text()))
+                        break
+        except (OSError, ValueError):
+            continue
+    return min(granted) if granted else None
+
+
+def checked_threads(n: object, name: str = "n_threads") -> int:
+    """Return a number of threads that a user gave. Raises ValueError or TypeError."""
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"{name} is {n!r}, but must be an integer, or None to let fastbp choose")
+    count = int(n.__index__())
+    if count < 1:
+        raise ValueError(f"{name} is {count}, but must be at least 1, or None to let fastbp choose")
+    return count
+
+
+def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THREAD) -> int:
+    """Return the threads for a call whose unit of work is `work` multiply-adds: those asked for, or what it repays."""
+    if n_threads is not None:
+        return n_threads
+    return max(1, min(get_num_threads(), int(work // repays)))

@@ -1,0 +1,153 @@
+"""Parameters: canonical weights and biases <-> the panels that the kernels read.
+
+`Layout` says where each layer lies in the flat arrays; `pack` and `unpack` convert. Panels depend on the compilation
+target (its SIMD width), canonical arrays do not: those are what a network owns, saves and pickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.architecture import Architecture
+from fastbp.engine.memory import CACHE_LINE, aligned_zeros
+from fastbp.kernels import layers as column
+from fastbp.kernels.activations import ACTIVATIONS
+from fastbp.kernels.layers import LAYER_COLUMNS, STRIP, Parameters
+from fastbp.kernels.simd import lanes_of
+from fastbp.kernels.tiles import rows_of
+
+Floats = NDArray[Any]
+
+
+def round_up(n: int, multiple: int) -> int:
+    """Return the smallest multiple that is at least n."""
+    return -(-n // multiple) * multiple
+
+
+def row_stride(n: int, itemsize: int) -> int:
+    """Return elements between two rows of n: 16 logical lanes, and not a power of two, whose rows share cache sets."""
+    stride = round_up(n, 16)
+    return stride + 16 if stride * itemsize % 512 == 0 else stride
+
+
+class Layout:
+    """Where the layers of an architecture lie in the flat arrays of a run.
+
+    Attributes
+    ----------
+    layers : int64 array (L, LAYER_COLUMNS)
+        The kernels' table of layers, all columns but those of a single call set.
+    size, transposed_size : int
+        Elements of the parameters, and of the transposed panels.
+    row_size : int
+        Elements of the workspace for one sample, over all layers.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.dtype = architecture.dtype
+        itemsize = self.dtype.itemsize
+        self.lanes = lanes = lanes_of(itemsize)
+        aligned = CACHE_LINE // itemsize
+        rows_wide, rows_narrow = rows_of(2), rows_of(1)
+        self.layers = layers = np.zeros((len(architecture.sizes) - 1, LAYER_COLUMNS), np.int64)
+        self.size = self.transposed_size = self.row_size = strips = 0
+        for l, layer in enumerate(layers):
+            n_in, n_out = architecture.sizes[l : l + 2]
+            registers = -(-n_out // lanes)
+            panels, narrow = divmod(registers, 2)
+            padded = round_up(n_in, max(rows_wide, rows_narrow))
+            layer[column.N_IN], layer[column.N_OUT] = n_in, n_out
+            layer[column.ACTIVATION] = ACTIVATIONS[architecture.activations[l]].code
+            layer[column.PANELS], layer[column.NARROW], layer[column.K_PADDED] = panels, narrow, padded
+            layer[column.W] = self.size
+            self.size += round_up(registers * lanes * padded, aligned)
+            layer[column.B] = self.size
+            self.size += round_up(registers * lanes, aligned)
+            layer[column.WT] = -1
+            if l > 0:
+                layer[column.WT] = self.transposed_size
+                self.transposed_size += round_up(round_up(n_in, lanes) * n_out, aligned)
+            layer[column.STRIDE] = row_stride(n_out, itemsize)
+            self.row_size += int(layer[column.STRIDE])
+            strips += panels * -(-n_in // (STRIP * rows_wide)) + narrow * -(-n_in // (STRIP * rows_narrow))
+            layer[column.STRIPS] = strips
+
+    def _panels(self, flat: Floats, l: int) -> list[tuple[slice, Floats]]:
+        """Return for each kind of panel the neurons j it holds, and its view of the flat array (panel, k, j)."""
+        layer = self.layers[l]
+        wide, padded, n = 2 * self.lanes, int(layer[column.K_PADDED]), int(layer[column.PANELS])
+        start, split = int(layer[column.W]), n * wide
+        views = [(slice(0, split), flat[start : start + split * padded].reshape(n, padded, wide))]
+        if layer[column.NARROW]:
+            start += split * padded
+            view = flat[start : start + self.lanes * padded].reshape(1, padded, self.lanes)
+            views.append((slice(split, split + self.lanes), view))
+        return views
+
+    def pack(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> Floats:
+        """Return a flat array of the run's dtype from weights[l] (n_out, n_in) and biases[l] (n_out,)."""
+        flat = aligned_zeros(self.size, self.dtype)
+        for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            n_out, n_in = w.shape
+            for neurons, view in self._panels(flat, l):
+                part = w[neurons]
+                whole, rest = divmod(len(part), view.shape[2])
+                inner = view[:, :n_in]
+                inner[:whole] = part[: whole * view.shape[2]].reshape(whole, view.shape[2], n_in).transpose(0, 2, 1)
+                if rest:
+                    inner[whole, :, :rest] = part[whole * view.shape[2] :].T
+            start = int(self.layers[l, column.B])
+            flat[start : start + n_out] = b
+        return flat
+
+    def unpack(self, flat: Floats) -> tuple[list[Floats], list[Floats]]:
+        """Return new weights and biases from a flat array."""
+        weights, biases = [], []
+        for l, layer in enumerate(self.layers):
+            n_in, n_out = int(layer[column.N_IN]), int(layer[column.N_OUT])
+            w = np.empty((n_out, n_in), self.dtype)
+            for neurons, view in self._panels(flat, l):
+                part = w[neurons]
+                whole, rest = divmod(len(part), view.shape[2])
+                inner = view[:, :n_in]
+                part[: whole * view.shape[2]].reshape(whole, view.shape[2], n_in)[:] = inner[:whole].transpose(0, 2, 1)
+                if rest:
+                    part[whole * view.shape[2] :] = inner[whole, :, :rest].T
+            start = int(layer[column.B])
+            weights.append(w)
+            biases.append(flat[start : start + n_out].copy())
+        return weights, biases
+
+    def transpose(self, weights: Sequence[Floats]) -> Floats:
+        """Return the transposed panels of all layers but the first."""
+        flat = aligned_zeros(self.transposed_size, self.dtype)
+        for layer, w in zip(self.layers, weights, strict=True):
+            if layer[column.WT] < 0:
+                continue
+            n_out, n_in = w.shape
+            start = int(layer[column.WT])
+            registers = -(-n_in // self.lanes)
+            for k in range(0, n_in, 2 * self.lanes):
+                width = min(2 * self.lanes, registers * self.lanes - k)
+                panel = flat[start + k * n_out : start + (k + width) * n_out].reshape(n_out, width)
+                part = w[:, k : k + width]
+                panel[:, : part.shape[1]] = part
+        return flat
+
+    def parameters(
+        self, weights: Sequence[Floats], biases: Sequence[Floats], state: Sequence[Any] = (), *, sums: bool = False
+    ) -> Parameters:
+        """Return all flat arrays of a run: packed weights, the optimizer's state as packed slots, room for sums."""
+        slots = [self.pack(*slot) for slot in state]
+        nothing = np.zeros(0, self.dtype)
+        return Parameters(
+            weights=self.pack(weights, biases),
+            slot_1=slots[0] if slots else nothing,
+            slot_2=slots[1] if len(slots) > 1 else nothing,
+            sums=aligned_zeros(self.size, self.dtype) if sums else nothing,
+            transposed=self.transpose(weights),
+        )

@@ -1,0 +1,221 @@
+"""Runs: mini-batches, predictions, costs and gradients as calls on the kernels.
+
+A `Run` holds the packed parameters and every buffer of one training; `evaluate` needs packed parameters only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.architecture import Architecture
+from fastbp.engine.cores import WORK_PER_START, n_workers_for
+from fastbp.engine.parameters import Floats, Layout, row_stride
+from fastbp.engine.team import run_team
+from fastbp.engine.workspace import workspace
+from fastbp.kernels import layers as column
+from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, Parameters, Samples
+from fastbp.kernels.losses import loss_code
+from fastbp.kernels.minibatch import evaluate as evaluate_kernel
+from fastbp.kernels.minibatch import train as train_kernel
+from fastbp.kernels.threads import TEAM_WORDS
+from fastbp.kernels.updates import KEEP, UPDATES
+
+__all__ = ["Run", "evaluate", "layout_of"]
+
+Layer = tuple[Sequence[Floats], Sequence[Floats]]
+_EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
+
+
+@lru_cache(maxsize=64)
+def layout_of(architecture: Architecture) -> Layout:
+    """Return the layout of an architecture."""
+    return Layout(architecture)
+
+
+def multiply_adds(architecture: Architecture, *, training: bool) -> int:
+    """Return the multiply-adds for one sample: forward, and in training also delta and gradient."""
+    products = [n_in * n_out for n_in, n_out in zip(architecture.sizes, architecture.sizes[1:], strict=False)]
+    return 3 * sum(products) - products[0] if training else sum(products)
+
+
+def _samples(architecture: Architecture, X: Floats, y: NDArray[Any] | None, classify: bool, gathered: int) -> Samples:
+    labels = y is not None and y.ndim == 1
+    return Samples(
+        x=X.ctypes.data,
+        x_stride=X.shape[1],
+        gathered=gathered,
+        y=0 if y is None else y.ctypes.data,
+        y_stride=0 if y is None or labels else y.shape[1],
+        loss=loss_code(architecture.loss, architecture.output),
+        classify=int(classify),
+    )
+
+
+class Run:
+    """One training: parameters, optimizer's state, samples and buffers, as the kernels want them.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights, biases : sequences of arrays
+        Canonical; copied.
+    X : array (n, n_in)
+        C-contiguous and of the network's dtype; read in place, so it must stay as it is.
+    y : array (n, n_out) or (n,)
+        Targets of the network's dtype, or class labels as int64, C-contiguous.
+    batch_size : int
+        The largest mini-batch.
+    update : str or None
+        Name of the update rule; None keeps the gradient of a mini-batch in the first slot instead.
+    state : sequence of (weights, biases)
+        The optimizer's slots; zeros where it is empty.
+    steps : int
+        Mini-batches that the optimizer has seen before.
+    classify : bool
+        Count the samples that are classified rightly.
+    n_threads : int or None
+
+    Attributes
+    ----------
+    steps : int
+        Mini-batches that the optimizer has seen.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Sequence[Floats],
+        biases: Sequence[Floats],
+        X: Floats,
+        y: NDArray[Any],
+        *,
+        batch_size: int,
+        update: str | None,
+        state: Sequence[Layer] = (),
+        steps: int = 0,
+        classify: bool = False,
+        n_threads: int | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.layout = layout_of(architecture)
+        self.n_slots = 1 if update is None else UPDATES[update].slots
+        self.work = batch_size * multiply_adds(architecture, training=True)
+        self.n_workers = n_workers_for(n_threads, self.work)
+        zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
+        slots = list(state) or [zero] * self.n_slots
+        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > SLAB)
+        # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
+        stride = row_stride(architecture.n_in, X.itemsize)
+        gathered = stride if X.shape[1] * X.itemsize % 512 == 0 else 0
+        rows = min(batch_size, SLAB)
+        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered)
+        trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
+        self._layers[:, column.TRAIN_BIAS] = trained
+        self._code = KEEP if update is None else UPDATES[update].code
+        self._kept_alive = X, y
+        self._samples = _samples(architecture, X, y, classify, gathered)
+        self.steps = steps
+
+    def minibatches(
+        self, order: NDArray[np.int64], starts: NDArray[np.int64], steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Train on mini-batches, s = 0, 1, ...: the samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
+
+        Returns a row for each: summed cost and hits. When interrupted it raises; the parameters are then those after
+        the last mini-batch that was completed, and `steps` counts it.
+        """
+        report = np.zeros((len(steps), REPORT_COLUMNS))
+
+        def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+            return train_kernel(
+                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
+                words, worker, n_workers,
+            )  # fmt: skip
+
+        completed, error = run_team(task, self.n_workers)
+        self.steps += completed
+        if error is not None:
+            raise error
+        return report
+
+    def canonical(self) -> tuple[list[Floats], list[Floats]]:
+        """Return the weights and biases as new arrays."""
+        return self.layout.unpack(self.parameters.weights)
+
+    def state(self) -> list[tuple[list[Floats], list[Floats]]]:
+        """Return the optimizer's slots as new arrays in canonical layout."""
+        return [self.layout.unpack(slot) for slot in (self.parameters.slot_1, self.parameters.slot_2)[: self.n_slots]]
+
+    def snapshot(self) -> tuple[int, Parameters]:
+        """Return a copy of all that training changes."""
+        return self.steps, Parameters(*(array.copy() for array in self.parameters))
+
+    def restore(self, snapshot: tuple[int, Parameters]) -> None:
+        """Go back to a snapshot."""
+        self.steps, parameters = snapshot
+        for array, kept in zip(self.parameters, parameters, strict=True):
+            array[:] = kept
+
+    def is_finite(self) -> bool:
+        """Whether all parameters and the optimizer's state are finite."""
+        slots = (self.parameters.weights, self.parameters.slot_1, self.parameters.slot_2)[: 1 + self.n_slots]
+        return all(bool(np.isfinite(slot).all()) for slot in slots)
+
+
+def evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    X: Floats,
+    y: NDArray[Any] | None = None,
+    *,
+    classify: bool = False,
+    wanted: dict[int, Floats] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Send samples forward.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    parameters : Parameters
+        Packed weights.
+    X, y : arrays
+        As for `Run`; without y no cost is computed.
+    classify : bool
+    wanted : dict of l -> array (n, n_out of layer l)
+        Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
+    n_threads : int or None
+
+    Returns
+    -------
+    float64 array (n, 2)
+        Cost and hit of each sample; empty without y.
+    """
+    layout = layout_of(architecture)
+    n = len(X)
+    rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
+    work = n * multiply_adds(architecture, training=False)
+    n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
+    layers, buffers = workspace(layout, rows * n_workers, n_workers)
+    for l, array in (wanted or {}).items():
+        layers[l, column.OUT] = array.ctypes.data
+    samples = _samples(architecture, X, y, classify, 0)
+    report = np.zeros((n if y is not None else 0, REPORT_COLUMNS))
+
+    def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+        begin, end = n * worker // n_workers, n * (worker + 1) // n_workers
+        evaluate_kernel(layers, parameters, samples, buffers, report, begin, end, rows * worker, rows)
+        return 0
+
+    if n_workers == 1:
+        task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+    else:
+        _, error = run_team(task, n_workers)
+        if error is not None:
+            raise error
+    return report

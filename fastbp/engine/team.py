@@ -1,0 +1,96 @@
+"""The team: the threads of one call. They are started, joined and, when anything goes wrong, aborted here.
+
+Threads live inside one call and share nothing with any other: no global pool that a fork would lose or two callers
+would fight for. The caller only waits, so that Ctrl-C works while they compute.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine.memory import aligned_zeros
+from fastbp.kernels.threads import ABORT, TEAM_WORDS
+
+__all__ = ["Task", "run_team"]
+
+# (the team's words, this worker, how many workers) -> how much it completed
+Task = Callable[[NDArray[Any], int, int], int]
+_PATIENCE = 5.0  # seconds for a thread whose start was interrupted, to show itself
+
+
+class _Worker(threading.Thread):
+    """One thread of the team; what its task returned or raised."""
+
+    def __init__(self, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
+        super().__init__(name=f"fastbp-{worker}", daemon=True)
+        self._arguments = task, words, worker, n_workers
+        self.completed = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        task, words, worker, n_workers = self._arguments
+        try:
+            self.completed = task(words, worker, n_workers)
+        except BaseException as error:
+            self.error = error
+            words[ABORT] = 1
+
+
+def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
+    """Run a task by `n_workers` threads together.
+
+    Parameters
+    ----------
+    task : callable
+        Called in each thread with (words, worker, n_workers); the kernels it calls meet at barriers on `words`, and end
+        early when the words' ABORT is set.
+    n_workers : int
+        If the system refuses to start so many, one does the work, at the worst the caller itself.
+
+    Returns
+    -------
+    completed : int
+        What the task returned, the same in all threads; less than asked for after an interrupt or an error.
+    error : BaseException or None
+        What a thread raised, or what interrupted the caller. No thread is left then.
+    """
+    words = aligned_zeros(TEAM_WORDS, np.int64)
+    workers = [_Worker(task, words, worker, n_workers) for worker in range(n_workers)]
+    error: BaseException | None = None
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except BaseException as interruption:
+        error = interruption
+        words[ABORT] = 1
+        _join(workers)
+        if isinstance(interruption, RuntimeError | MemoryError):  # the system refused a thread
+            if n_workers > 1:
+                return run_team(task, 1)
+            return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
+    raised = [worker.error for worker in workers if worker.error is not None]
+    return min(worker.completed for worker in workers), error or (raised[0] if raised else None)
+
+
+def _join(workers: list[_Worker]) -> None:
+    """Wait for those that were started, whatever interrupts; each ends at its next barrier."""
+    deadline = time.monotonic() + _PATIENCE
+    for worker in workers:
+        while True:
+            try:
+                if worker.ident is not None:
+                    worker.join()
+                elif worker in threading.enumerate() and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                    continue
+                break
+            except KeyboardInterrupt:
+                continue

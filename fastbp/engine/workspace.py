@@ -1,0 +1,41 @@
+"""The workspace: every buffer of a run, made once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.memory import aligned_zeros
+from fastbp.engine.parameters import Layout
+from fastbp.kernels import layers as column
+from fastbp.kernels.layers import Workspace
+from fastbp.kernels.tiles import rows_of
+
+
+def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> tuple[np.ndarray, Workspace]:
+    """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
+
+    Parameters
+    ----------
+    layout : Layout
+    rows : int
+        Samples whose activations are kept at a time.
+    n_workers : int
+    gathered : int
+        Stride of the copies of input rows, which stand before the layers; 0 without.
+    """
+    layers = layout.layers.copy()
+    place = rows * gathered
+    for layer in layers:
+        layer[column.A] = place
+        place += rows * int(layer[column.STRIDE])
+    tile = max(rows_of(2) * 2, rows_of(1)) * layout.lanes
+    # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
+    slack = 2 * 16
+    return layers, Workspace(
+        a=aligned_zeros(place + slack, layout.dtype),
+        delta=aligned_zeros(place + slack, layout.dtype),
+        scratch=aligned_zeros(n_workers * tile, layout.dtype),
+        index=np.arange(rows, dtype=np.int64),
+        cost=np.zeros(rows),
+        hits=np.zeros(rows),
+    )

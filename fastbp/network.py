@@ -1,0 +1,678 @@
+"""Network: what a user defines, trains and asks."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastbp.architecture import Architecture, Bias
+from fastbp.callbacks import Callback, ProgressBar, is_watched
+from fastbp.engine.cores import checked_threads
+from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.history import History, TrainingState
+from fastbp.initializers import INITIALIZERS
+from fastbp.inputs import rows
+from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
+from fastbp.optimizers import Optimizer, optimizer_of
+from fastbp.targets import Targets, targets
+from fastbp.training import Plan, train
+
+__all__ = ["Network"]
+
+Floats = NDArray[Any]
+Seed = int | np.random.Generator | np.random.SeedSequence | None
+
+
+class _Published:
+    """Weights and biases that belong together, read-only; packed for the kernels when first needed."""
+
+    def __init__(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
+        self.weights = tuple(weights)
+        self.biases = tuple(biases)
+        for array in (*self.weights, *self.biases):
+            array.flags.writeable = False
+        self._packed: Parameters | None = None
+
+    def packed(self, architecture: Architecture) -> Parameters:
+        # two threads may both pack: to the same bits
+        if self._packed is None:
+            self._packed = layout_of(architecture).parameters(self.weights, self.biases)
+        return self._packed
+
+
+@dataclass(frozen=True)
+class _OptimizerState:
+    """What an optimizer remembers: steps made, and its slots in canonical layout."""
+
+    update: str
+    step: int
+    slots: tuple[tuple[Sequence[Floats], Sequence[Floats]], ...]
+
+
+class Network:
+    """A fully connected network, trained by backpropagation.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Neurons of each layer: inputs, hidden layers, outputs, such as [784, 30, 10].
+    hidden : str or sequence of str, default "sigmoid"
+        Activation of the hidden layers, one for all or one each: "identity", "sigmoid", "tanh", "relu".
+    output : str, default "sigmoid"
+        Activation of the outputs: one of those, or "softmax".
+    loss : str or None, default None
+        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2) or "cross_entropy" (with softmax: of the
+        classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
+        "quadratic". The cost is the mean over the samples.
+    init : str or sequence of (weights, biases), default "scaled_gaussian"
+        How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in) and
+        (n_out,).
+    bias : True, False or "fixed", default True
+        Trained, none, or kept as set.
+    dtype : "float32" or "float64", default "float32"
+    seed : int, numpy.random.Generator, SeedSequence or None, default None
+        For the start and the order of samples. Same seed, data and arguments: the same bits, whatever `n_threads` is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument outside its domain, or of the wrong type.
+
+    References
+    ----------
+    M. Nielsen, *Neural Networks and Deep Learning* (2015), chapter 2: equations BP1 to BP4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbp
+    >>> X, y = fastbp.datasets.load_digits()
+    >>> network = fastbp.Network([64, 30, 10], hidden="relu", output="softmax", seed=0)
+    >>> history = network.fit(X[:1500], y[:1500], epochs=20, verbose=False)
+    >>> bool(network.accuracy(X[1500:], y[1500:]) > 0.85)
+    True
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        hidden: str | Sequence[str] = "sigmoid",
+        output: str = "sigmoid",
+        loss: str | None = None,
+        init: str | Sequence[tuple[ArrayLike, ArrayLike]] = "scaled_gaussian",
+        bias: Bias = True,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
+        self._rng = _generator(seed)
+        self._optimizer: _OptimizerState | None = None
+        self._training = threading.Lock()
+        self._publish(*self._initial(init))
+
+    # What it is
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Neurons of each layer, from the inputs to the outputs."""
+        return self._architecture.sizes
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes, activations, loss, bias and dtype."""
+        return self._architecture
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._architecture.dtype
+
+    @property
+    def weights(self) -> tuple[Floats, ...]:
+        """Weights of each layer, shape (n_out, n_in): w[j, k] leads from neuron k to neuron j.
+
+        The arrays are read-only; assign a sequence of arrays to change them, or use `set_layer`. The optimizer then
+        starts anew.
+        """
+        return self._published.weights
+
+    @weights.setter
+    def weights(self, weights: Sequence[ArrayLike]) -> None:
+        given = self._one_a_layer(weights, "weights")
+        checked = [self._layer_weights(l, w, f"weights[{l}]") for l, w in enumerate(given)]
+        with self._exclusive():
+            self._publish(checked, self._published.biases)
+
+    @property
+    def biases(self) -> tuple[Floats, ...]:
+        """Biases of each layer, shape (n_out,); zeros where the network has none. Read-only, like `weights`."""
+        return self._published.biases
+
+    @biases.setter
+    def biases(self, biases: Sequence[ArrayLike]) -> None:
+        given = self._one_a_layer(biases, "biases")
+        checked = [self._layer_biases(l, b, f"biases[{l}]") for l, b in enumerate(given)]
+        with self._exclusive():
+            self._publish(self._published.weights, checked)
+
+    def set_layer(self, l: int, weights: ArrayLike | None = None, biases: ArrayLike | None = None) -> None:
+        """Replace the weights or biases of one layer by copies of what is given.
+
+        Parameters
+        ----------
+        l : int
+            Weight layer, from 0 (above the inputs) to the outputs; negative ones count from the end.
+        weights : array_like (n_out, n_in), optional
+        biases : array_like (n_out,), optional
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            Wrong shape, values that are not finite, biases in a network without, no such layer.
+        RuntimeError
+            The network is in training.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> network = fastbp.Network([2, 1], seed=0)
+        >>> network.set_layer(0, [[1.0, -1.0]], [0.5])
+        >>> network.weights[0]
+        array([[ 1., -1.]], dtype=float32)
+        """
+        n = len(self.weights)
+        l = operator.index(l)
+        if not -n <= l < n:
+            raise IndexError(f"l is {l}, but this network has the weight layers 0 to {n - 1}")
+        l %= n
+        w = None if weights is None else self._layer_weights(l, weights, "weights")
+        b = None if biases is None else self._layer_biases(l, biases, "biases")
+        with self._exclusive():
+            all_w, all_b = list(self._published.weights), list(self._published.biases)
+            if w is not None:
+                all_w[l] = w
+            if b is not None:
+                all_b[l] = b
+            self._publish(all_w, all_b)
+
+    def summary(self) -> str:
+        """Return a table of the layers.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> print(fastbp.Network([784, 30, 10]).summary())
+        layer  inputs  neurons  activation  parameters
+            0     784       30     sigmoid      23,550
+            1      30       10     sigmoid         310
+        loss cross_entropy, biases trained, float32, 23,860 parameters
+        """
+        a = self._architecture
+        lines = ["layer  inputs  neurons  activation  parameters"]
+        for l, (n_in, n_out) in enumerate(zip(a.sizes, a.sizes[1:], strict=False)):
+            n = n_in * n_out + (n_out if a.bias is not False else 0)
+            lines.append(f"{l:5}  {n_in:6}  {n_out:7}  {a.activations[l]:>10}  {n:10,}")
+        bias = {True: "biases trained", False: "no biases", "fixed": "biases fixed"}[a.bias]
+        lines.append(f"loss {a.loss}, {bias}, {a.dtype}, {a.n_parameters:,} parameters")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        a = self._architecture
+        return (
+            f"Network({list(a.sizes)}, hidden={list(a.activations[:-1])}, output={a.output!r}, loss={a.loss!r}, "
+            f"bias={a.bias!r}, dtype={a.dtype.name!r})"
+        )
+
+    # Training
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: str | Optimizer = "adam",
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool | None = None,
+        n_threads: int | None = None,
+    ) -> History:
+        """Train from the present weights on; the optimizer starts anew.
+
+        Parameters
+        ----------
+        X : array_like (n, n_in)
+            Finite samples, one a row. Read in place where it is C-contiguous and of the network's dtype, otherwise
+            converted once. It must not be changed meanwhile.
+        y : array_like (n,) or (n, n_out)
+            With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
+            output: the targets (0 to 1 with cross_entropy).
+        epochs : int, default 1
+        batch_size : int, default 32
+            Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
+        optimizer : "adam", "sgd", `Adam` or `SGD`
+        validation_data : (X, y), optional
+            Measured at the end of each epoch.
+        shuffle : bool, default True
+            Draw a new order of the samples for each epoch.
+        callbacks : sequence of Callback
+        verbose : bool, optional
+            Show a progress bar; None shows one on a terminal and in notebooks.
+        n_threads : int, optional
+            Threads that compute; None takes as many as the work repays. The result does not depend on it.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        ValueError, TypeError
+            Wrong input; the network is as before.
+        FloatingPointError
+            The loss became infinite or NaN; the network has the last finite weights kept.
+        RuntimeError
+            The network is in training already.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastbp
+        >>> X = np.linspace(-1, 1, 200)[:, None]
+        >>> network = fastbp.Network([1, 16, 1], hidden="tanh", output="identity", seed=0)
+        >>> history = network.fit(X, X[:, 0] ** 2, epochs=200, verbose=False)
+        >>> history.loss[-1] < 1e-3
+        True
+        """
+        return self._fit(
+            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False
+        )
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        batch_size: int = 32,
+        optimizer: str | Optimizer = "adam",
+        shuffle: bool = True,
+        n_threads: int | None = None,
+    ) -> History:
+        """Train for one pass more over the samples; the optimizer goes on where it was.
+
+        Parameters and errors are those of `fit`. The optimizer starts anew after weights were assigned, or where its
+        update rule differs from the one before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastbp
+        >>> X, y = np.eye(4), np.arange(4)
+        >>> network = fastbp.Network([4, 4], output="softmax", seed=0)
+        >>> losses = [network.partial_fit(X, y, batch_size=4).loss[0] for _ in range(3)]
+        >>> losses[0] > losses[1] > losses[2]
+        True
+        """
+        return self._fit(X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True)
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        epochs: int,
+        batch_size: int,
+        optimizer: str | Optimizer,
+        validation_data: tuple[ArrayLike, ArrayLike] | None,
+        shuffle: bool,
+        callbacks: Sequence[Callback],
+        verbose: bool | None,
+        n_threads: int | None,
+        *,
+        resume: bool,
+    ) -> History:
+        epochs = _whole(epochs, "epochs", 0)
+        batch_size = _whole(batch_size, "batch_size", 1)
+        rule = optimizer_of(optimizer)
+        shuffle = _truth(shuffle, "shuffle")
+        watchers = _callbacks(callbacks)
+        if verbose is None:
+            verbose = is_watched()
+        if _truth(verbose, "verbose"):
+            watchers.append(ProgressBar())
+        if n_threads is not None:
+            n_threads = checked_threads(n_threads)
+        samples = self._rows(X)
+        wanted = self._targets(y, len(samples))
+        validation = None
+        if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                raise ValueError("validation_data must be a pair (X, y)")
+            samples_v = rows(validation_data[0], self.sizes[0], self.dtype, name="validation_data[0]")
+            validation = samples_v, self._targets(validation_data[1], len(samples_v), name="validation_data[1]")
+
+        with self._exclusive():
+            n = len(samples)
+            batch_size = min(batch_size, n)
+            remembered = self._optimizer if resume else None
+            if remembered is not None and remembered.update != rule.update:
+                remembered = None
+            published = self._published
+            run = Run(
+                self._architecture, published.weights, published.biases, samples, _either(wanted),
+                batch_size=batch_size, update=rule.update, state=remembered.slots if remembered else (),
+                steps=remembered.step if remembered else 0, classify=self._classifies(wanted), n_threads=n_threads,
+            )  # fmt: skip
+
+            def order() -> NDArray[np.int64]:
+                return self._rng.permutation(n) if shuffle else np.arange(n)
+
+            def validate() -> tuple[float, float | None]:
+                assert validation is not None
+                return self._measure(run.parameters, *validation, n_threads)
+
+            plan = Plan(
+                epochs, n, batch_size, order, rule.steps, self._classifies(wanted), validate if validation else None
+            )
+            state = TrainingState(self, History(), epochs, n)
+            try:
+                publish = (lambda: self._publish(*run.canonical())) if callbacks else None
+                train(run, plan, state, callbacks=watchers, publish=publish)
+            finally:
+                self._publish(*run.canonical())
+                self._optimizer = _OptimizerState(rule.update, run.steps, tuple(run.state()))
+        return state.history
+
+    # Asking
+
+    def predict(self, X: ArrayLike, *, n_threads: int | None = None) -> Floats:
+        """Return the activations of the outputs.
+
+        Parameters
+        ----------
+        X : array_like (n, n_in)
+        n_threads : int, optional
+
+        Returns
+        -------
+        array (n, n_out) of the network's dtype
+
+        Raises
+        ------
+        ValueError, TypeError
+            X does not fit.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> fastbp.Network([3, 2], seed=0).predict([[0.0, 0.5, 1.0]]).shape
+        (1, 2)
+        """
+        return self._forward(self._rows(X), [len(self.weights) - 1], n_threads)[0]
+
+    def predict_classes(self, X: ArrayLike, *, n_threads: int | None = None) -> NDArray[np.int64]:
+        """Return the class of each sample: the output with the largest activation, the first of equals.
+
+        With one output, 1 where it is at least 1/2, else 0.
+
+        Returns
+        -------
+        int64 array (n,)
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> network = fastbp.Network([1, 2], output="softmax", init=[([[-1.0], [1.0]], [0.0, 0.0])])
+        >>> network.predict_classes([[-3.0], [3.0]])
+        array([0, 1])
+        """
+        a = self.predict(X, n_threads=n_threads)
+        if a.shape[1] == 1:
+            return (a[:, 0] >= 0.5).astype(np.int64)
+        return a.argmax(axis=1).astype(np.int64, copy=False)
+
+    def activations(self, X: ArrayLike, *, n_threads: int | None = None) -> list[Floats]:
+        """Return the activations of every weight layer, from the first hidden one to the outputs.
+
+        Returns
+        -------
+        list of arrays (n, n_out of the layer)
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> [a.shape for a in fastbp.Network([3, 5, 2], seed=0).activations([[0.0, 0.5, 1.0]])]
+        [(1, 5), (1, 2)]
+        """
+        return self._forward(self._rows(X), list(range(len(self.weights))), n_threads)
+
+    def loss(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
+        """Return the mean cost of samples; X and y as in `fit`.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> network = fastbp.Network([1, 1], output="identity", init=[([[2.0]], [0.0])])
+        >>> network.loss([[1.0], [2.0]], [1.0, 4.0])
+        0.25
+        """
+        samples = self._rows(X)
+        wanted = self._targets(y, len(samples))
+        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads)[0]
+
+    def accuracy(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
+        """Return the share of samples whose class is right; X and y as in `fit`.
+
+        The class of a row of targets is its largest, that of a single target is whether it is at least 1/2.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> network = fastbp.Network([1, 1], init=[([[2.0]], [0.0])])
+        >>> network.accuracy([[1.0], [-1.0], [2.0], [3.0]], [1, 0, 1, 0])
+        0.75
+        """
+        samples = self._rows(X)
+        wanted = self._targets(y, len(samples))
+        packed = self._published.packed(self._architecture)
+        report = evaluate(
+            self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads)
+        )
+        return float(report[:, HITS].mean())
+
+    def gradients(
+        self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None
+    ) -> tuple[list[Floats], list[Floats]]:
+        """Return the gradient of `loss`: dC/dw (BP4) and dC/db (BP3) of each layer.
+
+        Returns
+        -------
+        weights : list of arrays (n_out, n_in)
+        biases : list of arrays (n_out,)
+            Zeros where the network has no biases.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> network = fastbp.Network([1, 1], output="identity", init=[([[2.0]], [0.0])])
+        >>> network.gradients([[1.0], [2.0]], [1.0, 4.0])
+        ([array([[0.5]], dtype=float32)], [array([0.5], dtype=float32)])
+        """
+        samples = self._rows(X)
+        wanted = self._targets(y, len(samples))
+        published = self._published
+        n = len(samples)
+        run = Run(
+            self._architecture, published.weights, published.biases, samples, _either(wanted),
+            batch_size=n, update=None, n_threads=_threads(n_threads),
+        )  # fmt: skip
+        run.minibatches(np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS)))
+        return run.state()[0]
+
+    # Parts
+
+    def _rows(self, X: ArrayLike) -> Floats:
+        return rows(X, self.sizes[0], self.dtype)
+
+    def _targets(self, y: ArrayLike, n: int, name: str = "y") -> Targets:
+        a = self._architecture
+        return targets(y, n, a.n_out, a.dtype, a.loss, a.output, name=name)
+
+    def _classifies(self, wanted: Targets) -> bool:
+        """Whether accuracy means anything: the targets are classes."""
+        a = self._architecture
+        return wanted.labels is not None or a.output == "softmax" or (a.loss == "cross_entropy" and a.n_out == 1)
+
+    def _forward(self, samples: Floats, layers: list[int], n_threads: int | None) -> list[Floats]:
+        arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
+        packed = self._published.packed(self._architecture)
+        wanted = dict(zip(layers, arrays, strict=True))
+        evaluate(self._architecture, packed, samples, wanted=wanted, n_threads=_threads(n_threads))
+        return arrays
+
+    def _measure(
+        self, parameters: Parameters, samples: Floats, wanted: Targets, n_threads: int | None
+    ) -> tuple[float, float | None]:
+        classify = self._classifies(wanted)
+        report = evaluate(
+            self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads)
+        )
+        return float(report[:, COST].mean()), float(report[:, HITS].mean()) if classify else None
+
+    def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
+        self._published = _Published(weights, biases)
+        self._optimizer = None
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if not self._training.acquire(blocking=False):
+            raise RuntimeError(
+                "this network is in training already: wait for that fit to end, or train a copy (copy.deepcopy(network))"
+            )
+        try:
+            yield
+        finally:
+            self._training.release()
+
+    def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
+        a = self._architecture
+        n_layers = len(a.sizes) - 1
+        if isinstance(init, str):
+            if init not in INITIALIZERS:
+                raise ValueError(f"init is {init!r}, but must be one of {', '.join(map(repr, INITIALIZERS))}")
+            drawn = [INITIALIZERS[init](self._rng, a.sizes[l], a.sizes[l + 1]) for l in range(n_layers)]
+            weights = [w.astype(a.dtype) for w, _ in drawn]
+            biases = [b.astype(a.dtype) if a.bias is not False else np.zeros(len(b), a.dtype) for _, b in drawn]
+            return weights, biases
+        given = _layers(init, n_layers, "init", "a name or a pair (weights, biases) a layer")
+        weights, biases = [], []
+        for l, pair in enumerate(given):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ValueError(f"init[{l}] must be a pair (weights, biases)")
+            weights.append(self._layer_weights(l, pair[0], f"init[{l}][0]"))
+            biases.append(self._layer_biases(l, pair[1], f"init[{l}][1]"))
+        return weights, biases
+
+    def _one_a_layer(self, given: Any, name: str) -> list[Any]:
+        return _layers(given, len(self.sizes) - 1, name, "one array a layer")
+
+    def _layer_weights(self, l: int, given: Any, name: str) -> Floats:
+        n_in, n_out = self.sizes[l : l + 2]
+        return self._layer_array(given, (n_out, n_in), name)
+
+    def _layer_biases(self, l: int, given: Any, name: str) -> Floats:
+        if given is None and self._architecture.bias is False:
+            return np.zeros(self.sizes[l + 1], self.dtype)
+        b = self._layer_array(given, (self.sizes[l + 1],), name)
+        if self._architecture.bias is False and b.any():
+            raise ValueError(f"{name} has values other than 0, but this network was made with bias=False")
+        return b
+
+    def _layer_array(self, given: Any, shape: tuple[int, ...], name: str) -> Floats:
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name} has dtype {array.dtype}, but must hold real numbers")
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, but this layer needs {shape}: (n_out, n_in) or (n_out,)")
+        with np.errstate(over="ignore"):
+            copied = np.array(array, dtype=self.dtype, order="C")
+        if not np.isfinite(copied).all():
+            raise ValueError(f"{name} has values that are not finite in {self.dtype}")
+        return copied
+
+    # Copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_training"]
+        published = state.pop("_published")
+        return state | {"_arrays": (published.weights, published.biases)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights, biases = state.pop("_arrays")
+        self.__dict__.update(state)
+        self._training = threading.Lock()
+        self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
+
+
+def _either(wanted: Targets) -> NDArray[Any]:
+    """Return labels or values, whichever there is."""
+    array = wanted.labels if wanted.labels is not None else wanted.values
+    assert array is not None
+    return array
+
+
+def _layers(given: Any, n_layers: int, name: str, what: str) -> list[Any]:
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{name} is a {type(given).__name__}, but must be {what}")
+    items = list(given)
+    if len(items) != n_layers:
+        raise ValueError(f"{name} has {len(items)} items, but this network has {n_layers} weight layers: give {what}")
+    return items
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}, but must be an integer")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} is {number}, but must be at least {least}")
+    return number
+
+
+def _truth(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}, but must be True or False")
+    return bool(value)
+
+
+def _threads(n_threads: int | None) -> int | None:
+    return None if n_threads is None else checked_threads(n_threads)
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    if seed is not None and not isinstance(seed, int | np.integer | np.random.Generator | np.random.SeedSequence):
+        raise TypeError(f"seed is {seed!r}, but must be an integer, a numpy.random.Generator, a SeedSequence or None")
+    if isinstance(seed, int | np.integer) and (isinstance(seed, bool) or seed < 0):
+        raise ValueError(f"seed is {seed!r}, but must be an integer of at least 0")
+    return np.random.default_rng(seed)
+
+
+def _callbacks(callbacks: Any) -> list[Callback]:
+    if isinstance(callbacks, Callback):
+        raise TypeError("callbacks is one Callback, but must be a sequence of them: write callbacks=[callback]")
+    checked = list(callbacks)
+    for callback in checked:
+        if not isinstance(callback, Callback):
+            hint = "; write an instance rather than the class" if isinstance(callback, type) else ""
+            raise TypeError(f"callbacks holds {callback!r}, but must hold instances of fastbp.Callback{hint}")
+    return checked
