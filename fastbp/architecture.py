@@ -156,7 +156,7 @@ def _bias(bias: Any) -> Bias:
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
     try:
-        checked = np.dtype(dtype)
+        checked: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, DTYPES))}") from None
     if dtype is None or checked.name not in DTYPES or not checked.isnative:

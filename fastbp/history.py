@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 __all__ = ["History", "TrainingState"]
-
-if TYPE_CHECKING:
-    from fastbp.network import Network
 
 
 @dataclass
@@ -63,7 +60,7 @@ class TrainingState:
         A callback sets it to end the training after this epoch.
     """
 
-    network: Network
+    network: Any
     history: History
     epochs: int
     n_samples: int

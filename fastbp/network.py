@@ -72,8 +72,8 @@ class Network:
         classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
         "quadratic". The cost is the mean over the samples.
     init : str or sequence of (weights, biases), default "scaled_gaussian"
-        How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in) and
-        (n_out,).
+        How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in)
+        and (n_out,).
     bias : True, False or "fixed", default True
         Trained, none, or kept as set.
     dtype : "float32" or "float64", default "float32"
@@ -345,9 +345,7 @@ class Network:
         rule = optimizer_of(optimizer)
         shuffle = _truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
-        if verbose is None:
-            verbose = is_watched()
-        if _truth(verbose, "verbose"):
+        if is_watched() if verbose is None else _truth(verbose, "verbose"):
             watchers.append(ProgressBar())
         if n_threads is not None:
             n_threads = checked_threads(n_threads)
@@ -363,14 +361,14 @@ class Network:
         with self._exclusive():
             n = len(samples)
             batch_size = min(batch_size, n)
-            remembered = self._optimizer if resume else None
-            if remembered is not None and remembered.update != rule.update:
-                remembered = None
+            remembered = self._optimizer
+            if not resume or remembered is None or remembered.update != rule.update:
+                remembered = _OptimizerState(rule.update, 0, ())
             published = self._published
             run = Run(
                 self._architecture, published.weights, published.biases, samples, _either(wanted),
-                batch_size=batch_size, update=rule.update, state=remembered.slots if remembered else (),
-                steps=remembered.step if remembered else 0, classify=self._classifies(wanted), n_threads=n_threads,
+                batch_size=batch_size, update=rule.update, state=remembered.slots, steps=remembered.step,
+                classify=self._classifies(wanted), n_threads=n_threads,
             )  # fmt: skip
 
             def order() -> NDArray[np.int64]:
@@ -438,7 +436,8 @@ class Network:
         a = self.predict(X, n_threads=n_threads)
         if a.shape[1] == 1:
             return (a[:, 0] >= 0.5).astype(np.int64)
-        return a.argmax(axis=1).astype(np.int64, copy=False)
+        classes: NDArray[np.int64] = a.argmax(axis=1).astype(np.int64, copy=False)
+        return classes
 
     def activations(self, X: ArrayLike, *, n_threads: int | None = None) -> list[Floats]:
         """Return the activations of every weight layer, from the first hidden one to the outputs.
@@ -556,7 +555,7 @@ class Network:
     def _exclusive(self) -> Iterator[None]:
         if not self._training.acquire(blocking=False):
             raise RuntimeError(
-                "this network is in training already: wait for that fit to end, or train a copy (copy.deepcopy(network))"
+                "this network is in training already: wait for that fit to end, or train a copy made by copy.deepcopy"
             )
         try:
             yield

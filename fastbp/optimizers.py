@@ -126,8 +126,8 @@ class Adam:
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return the numbers that the kernels take for the steps first + 1, ..., first + count, one row each.
 
-        The kernel computes w - eta_t m / (sqrt(v) + epsilon_t); with eta_t = eta sqrt(1 - beta_2^t) / (1 - beta_1^t) and
-        epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
+        The kernel computes w - eta_t m / (sqrt(v) + epsilon_t); with eta_t = eta sqrt(1 - beta_2^t) / (1 - beta_1^t)
+        and epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
         """
         t = np.arange(first + 1, first + count + 1, dtype=np.float64)
         correction = np.sqrt(1 - self.beta_2**t)

@@ -1,8 +1,8 @@
 """Training: the one loop, driven by a `Plan`.
 
 Mini-batches run in chunks of about 50 ms, cut where the work says (never by the clock, so that what is kept after an
-error does not depend on it). Between chunks Python has its turn: progress, interrupts; at the end of an epoch validation,
-callbacks, history. A tiny training set runs many epochs in one chunk when nobody wants to look in between.
+error does not depend on it). Between chunks Python has its turn: progress, interrupts; at the end of an epoch
+validation, callbacks, history. A tiny training set runs many epochs in one chunk when nobody wants to look in between.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN; parameters and optimizer's state are those from before the chunk.
+        The loss or a parameter became infinite or NaN; parameters and optimizer's state are those of the chunk's start.
     """
     looked_at = bool(callbacks) or plan.validate is not None
     for callback in callbacks:
@@ -210,7 +210,7 @@ def _explain(report: NDArray[np.float64], chunk: Chunk, history: History) -> str
         minibatch -= last - first
     return (
         f"{what} in epoch {epochs[place]}, mini-batch {minibatch} (both counted from 0). Usual "
-        "causes: a learning rate that is too large, inputs or targets that are not scaled to about 1, an unbounded output "
-        "with a steep loss. The network has the weights from before these mini-batches; lower the learning rate or scale "
+        "causes: a learning rate that is too large, inputs or targets that are not scaled to about 1, an unbounded "
+        "output with a steep loss. The network has the weights from shortly before; lower the learning rate or scale "
         "X, and fit again"
     )

@@ -124,7 +124,7 @@ class Run:
     def minibatches(
         self, order: NDArray[np.int64], starts: NDArray[np.int64], steps: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Train on mini-batches, s = 0, 1, ...: the samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
+        """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
         Returns a row for each: summed cost and hits. When interrupted it raises; the parameters are then those after
         the last mini-batch that was completed, and `steps` counts it.
@@ -132,10 +132,11 @@ class Run:
         report = np.zeros((len(steps), REPORT_COLUMNS))
 
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
-            return train_kernel(
+            completed: int = train_kernel(
                 self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
                 words, worker, n_workers,
             )  # fmt: skip
+            return completed
 
         completed, error = run_team(task, self.n_workers)
         self.steps += completed

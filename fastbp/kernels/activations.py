@@ -19,32 +19,32 @@ from fastbp.kernels.simd import where
 
 @jit
 def identity(z):
-    """A = z, sigma' = 1."""
+    """a = z, sigma' = 1."""
     return z, where(z != z, z, 1.0)
 
 
 @jit
 def sigmoid(z):
-    """A = 1 / (1 + e^-z), sigma' = a (1 - a)."""
+    """a = 1 / (1 + e^-z), sigma' = a (1 - a)."""
     a = 1.0 / (exp(-z) + 1.0)
     return a, a * (1.0 - a)
 
 
 @jit
 def hyperbolic_tangent(z):
-    """A = tanh z, sigma' = 1 - a^2."""
+    """a = tanh z, sigma' = 1 - a^2."""
     a = tanh(z)
     return a, 1.0 - a * a
 
 
 @jit
 def relu(z):
-    """A = max(z, 0), sigma' = 1 where z > 0, else 0; a NaN stays a NaN."""
+    """a = max(z, 0), sigma' = 1 where z > 0, else 0; a NaN stays a NaN."""
     return where(z < 0.0, 0.0, z), where(z > 0.0, 1.0, where(z <= 0.0, 0.0, z))
 
 
 class Activation(NamedTuple):
-    """Its code in the kernels, its function (None where the output couples the neurons), and whether hidden layers may use it."""
+    """Its code in the kernels, its function (None where it couples the neurons), whether hidden layers may have it."""
 
     code: int
     function: Callable[..., Any] | None

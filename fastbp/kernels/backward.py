@@ -1,9 +1,9 @@
-"""Backward: delta_j = sigma'(z_j) sum_k w_kj delta_k (BP2), from the output layer down, for some rows of a mini-batch."""
+"""Backward: delta_j = sigma'(z_j) sum_k w_kj delta_k (BP2), from the output layer down, for rows of a mini-batch."""
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import A, LAYER_COLUMNS, N_IN, N_OUT, STRIDE, WT
+from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, STRIDE, WT, A
 from fastbp.kernels.simd import lanes
 from fastbp.kernels.tiles import NARROW, WIDE, multiply_rows, n_columns, n_rows, outer, row_offsets, zeros
 

@@ -19,7 +19,7 @@ from fastbp.kernels.simd import absolute, copysign, exponent, fma, significand, 
 
 
 def exp(x):
-    """E to the power of x."""
+    """e to the power of x."""
 
 
 def log(x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
-from fastbp.kernels.layers import A, ACTIVATION, B, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, NARROW, OUT, PANELS, STRIDE, W
+from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, NARROW, OUT, PANELS, STRIDE, A, B, W
 from fastbp.kernels.simd import load16, pointer_at, store
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, n_columns, n_rows, outer, repeat, row_offsets, store_rows
@@ -28,7 +28,7 @@ def weighted_sums(shape, x, x_index, x_stride, begin, end, w, b, n_in, z, index,
 
 @jit
 def activate_rows(code, z, prime, n, training):
-    """A_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it."""
+    """a_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it."""
     for j in range(0, n, 16):
         a, derivative = activate(code, load16(z + j))
         store(z + j, a)

@@ -3,28 +3,27 @@
 Each element is cut into blocks of `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are added in
 order. A finished tile updates its parameters at once, without passing through memory.
 
-The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the same
-k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
+The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the
+same k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import inlined, jit
 from fastbp.kernels.layers import (
-    A,
-    B,
     BLOCK,
     K_PADDED,
     LAYER_COLUMNS,
     N_IN,
     N_OUT,
-    NARROW,
     PANELS,
     STRIDE,
     STRIP,
     STRIPS,
     TRAIN_BIAS,
     WT,
+    A,
+    B,
     W,
 )
 from fastbp.kernels.simd import lanes, load, store_rounded, wide_zeros, widen
@@ -35,7 +34,10 @@ from fastbp.kernels.updates import update
 
 @inlined
 def weight_gradient(shape, x, x_index, x_stride, k, n_in, delta, stride, m, fresh, sums):
-    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh; k beyond n_in repeat the last."""
+    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh.
+
+    Rows k beyond n_in repeat the last.
+    """
     inputs = consecutive(shape, x, k, n_in - 1)
     for first in range(0, m, BLOCK):
         tile = zeros(shape, x)
@@ -75,7 +77,7 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 @jit
 def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper):
-    """The gradient of one strip of a layer, from neurons j and k on, and at its end the update; with k = 0 the biases too.
+    """The gradient of one strip of a layer, from neurons j and k on, and its update; with k = 0 the biases too.
 
     A mini-batch of several slabs is summed in `parameters.sums`: `first` tells that this slab begins it, `last` that it
     ends it.
@@ -107,7 +109,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
 
 @jit
 def gradients(layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper):
-    """This worker's share of the strips of all layers, for the m samples of one slab."""
+    """A worker's share of the strips of all layers, for the m samples of one slab."""
     weights = parameters.weights
     wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
     length_narrow = STRIP * n_rows(NARROW_TILE, weights)
@@ -127,7 +129,21 @@ def gradients(layers, parameters, x, x_index, x_stride, workspace, m, worker, n_
             else:
                 j, k = panels * wide, (strip - n_wide) * length_narrow
                 learn_strip(
-                    NARROW_TILE, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper
+                    NARROW_TILE,
+                    layer,
+                    parameters,
+                    x,
+                    x_index,
+                    x_stride,
+                    j,
+                    k,
+                    workspace,
+                    m,
+                    worker,
+                    first,
+                    last,
+                    code,
+                    hyper,
                 )
         below = layer[STRIPS]
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]

@@ -80,7 +80,9 @@ class Samples(NamedTuple):
 
     x: int
     x_stride: int
-    gathered: int  # stride of the copies of a mini-batch's rows at offset 0 of the workspace; 0 where X is read in place
+    gathered: (
+        int  # stride of the copies of a mini-batch's rows at offset 0 of the workspace; 0 where X is read in place
+    )
     y: int  # rows of targets of the network's dtype, or class labels of int64
     y_stride: int  # 0 for labels
     loss: int  # code, see losses.py

@@ -11,7 +11,6 @@ from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import copy, forward, hand_out
 from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
-    A,
     ACTIVATION,
     BETA_1,
     BETA_2,
@@ -27,6 +26,7 @@ from fastbp.kernels.layers import (
     SLAB,
     STEP_COLUMNS,
     STRIDE,
+    A,
     Layers,
     Parameters,
     Workspace,
@@ -50,7 +50,7 @@ def targets(samples, sample, label_pointer, y, n):
 
 @jit
 def output_rows(layers, samples, order, shift, workspace, begin, end):
-    """The output layer's a and delta, the cost and the hit of rows begin <= i < end; row i is sample order[i] + shift."""
+    """The output layer's a and delta, cost and hit of rows begin <= i < end; row i is the sample order[i] + shift."""
     layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     n, stride = layer[N_OUT], layer[STRIDE]
     for i in range(begin, end):
@@ -103,7 +103,9 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False
-        gradients(layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper)
+        gradients(
+            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper
+        )
         if worker == 0:
             for i in range(rows):
                 report[COST] += workspace.cost[i]

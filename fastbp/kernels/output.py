@@ -23,7 +23,7 @@ def softmax_terms(z, n):
 
 @jit
 def output(activation, z, n):
-    """A_j in place of z_j."""
+    """a_j in place of z_j."""
     if activation == SOFTMAX:
         largest, total = softmax_terms(z, n)
         for j in range(0, n, 16):

@@ -99,12 +99,14 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def emit_load(builder, pointer, vector):
+    """Load a vector from elements that need not be aligned to its size."""
     value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
     value.align = _ITEMSIZE[str(vector.element)]
     return value
 
 
 def emit_store(builder, value, pointer):
+    """Store a vector to such elements."""
     store = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
     store.align = _ITEMSIZE[str(value.type.element)]
 
@@ -123,7 +125,9 @@ def emit_call(builder, name, *args):
     suffix = {"float": "f32", "double": "f64"}[str(element)]
     if isinstance(t, ir.VectorType):
         suffix = f"v{t.count}{suffix}"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t] * len(args)), f"llvm.{name}.{suffix}")
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(t, [t] * len(args)), f"llvm.{name}.{suffix}"
+    )
     return builder.call(function, args)
 
 
@@ -349,7 +353,7 @@ def _elementwise(arguments, emit):
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """X y + z, rounded once."""
+    """x y + z, rounded once."""
     return _elementwise((x, y, z), lambda builder, *xyz: emit_call(builder, "fma", *xyz))
 
 
@@ -373,7 +377,7 @@ def copysign(typingctx, x, y):
 
 @intrinsic
 def where(typingctx, mask, x, y):
-    """X where the mask is true, y elsewhere; x or y may be a number."""
+    """x where the mask is true, y elsewhere; x or y may be a number."""
     vector = _vector_of((x, y))
     if vector is None or not isinstance(mask, Mask):
         return None
@@ -407,7 +411,7 @@ def _integers(vector):
 
 @intrinsic
 def times_power_of_two(typingctx, y, shifted):
-    """Y 2^n for n = shifted - 1.5 2^(mantissa bits), an integer kept in the last bits of `shifted`; the result is normal."""
+    """y 2^n, a normal number, for the integer n = shifted - 1.5 2^(mantissa bits) in the last bits of `shifted`."""
     mantissa, _ = _FORMAT[y.dtype.bitwidth]
 
     def emit(builder, y, shifted):
@@ -421,7 +425,7 @@ def times_power_of_two(typingctx, y, shifted):
 
 @intrinsic
 def exponent(typingctx, x):
-    """E of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
+    """e of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
     mantissa, bias = _FORMAT[x.dtype.bitwidth]
 
     def emit(builder, x):
@@ -434,13 +438,15 @@ def exponent(typingctx, x):
 
 @intrinsic
 def significand(typingctx, x):
-    """S of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
+    """s of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
     mantissa, bias = _FORMAT[x.dtype.bitwidth]
 
     def emit(builder, x):
         integers = _integers(x.type)
         kept = builder.and_(builder.bitcast(x, integers), ir.Constant(integers, [2**mantissa - 1] * integers.count))
-        return builder.bitcast(builder.or_(kept, ir.Constant(integers, [(bias - 1) << mantissa] * integers.count)), x.type)
+        return builder.bitcast(
+            builder.or_(kept, ir.Constant(integers, [(bias - 1) << mantissa] * integers.count)), x.type
+        )
 
     return _elementwise((x,), emit)
 
@@ -482,9 +488,7 @@ def _tree(x, combine):
         while value.type.count > 1:
             half = value.type.count // 2
             low, high = (
-                builder.shuffle_vector(
-                    value, value, ir.Constant(ir.VectorType(_I32, half), list(range(at, at + half)))
-                )
+                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, half), list(range(at, at + half))))
                 for at in (0, half)
             )
             value = combine(builder, low, high)

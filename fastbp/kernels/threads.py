@@ -1,4 +1,4 @@
-"""What the threads of one call share: a barrier of atomics that can be aborted; and the floating-point mode of a thread.
+"""What the threads of one call share: a barrier that can be aborted; and the floating-point mode of a thread.
 
 The words of a team are int64, each on a cache line of its own. `GENERATION` alone decides: the last thread to arrive
 advances it from g to g + 1, a thread that sees the abort word closes it by writing -g - 1, and whoever is first decides
@@ -21,6 +21,7 @@ from fastbp.kernels._jit import jit
 ARRIVED, GENERATION, ABORT, STARTED = 0, 16, 32, 48  # places in the words of a team: two cache lines apart
 TEAM_WORDS = 64
 _SPINS = 200  # pauses before the CPU is offered to somebody else
+_VOID = ir.VoidType()
 _OFFERS = 2000  # offers before the thread sleeps: the others wait for a CPU themselves
 
 # A symbol, because an address inside a kernel would keep it from being stored on disk.
@@ -73,7 +74,7 @@ def _is_arm64() -> bool:
     return llvm.get_process_triple().startswith(("aarch64", "arm64"))
 
 
-def _call(builder, name, *args, returns=ir.VoidType()):
+def _call(builder, name, *args, returns=_VOID):
     """Call a function or LLVM intrinsic by its name."""
     takes = ir.FunctionType(returns, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, takes, name), args)

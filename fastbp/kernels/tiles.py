@@ -139,7 +139,7 @@ def row_offsets(typingctx, shape, p, index, stride, i, last):
 
 @intrinsic
 def consecutive(typingctx, shape, p, k, last):
-    """K, k + 1, ..., at most `last`."""
+    """k, k + 1, ..., at most `last`."""
     offsets_type, codegen = _offsets(shape, p, lambda builder, r, k, last: _clamped(builder, k, r, last))
     return offsets_type(shape, p, types.intp, types.intp), codegen
 

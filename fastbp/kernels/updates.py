@@ -36,13 +36,13 @@ def keep(w, g, s1, s2, h):
 
 @jit
 def sgd(w, g, s1, s2, h):
-    """W = w - eta g."""
+    """w = w - eta g."""
     store(w, fma(g, -h.eta, load(w)))
 
 
 @jit
 def momentum(w, g, s1, s2, h):
-    """V = mu v - eta g, w = w + v (Polyak 1964)."""
+    """v = mu v - eta g, w = w + v (Polyak 1964)."""
     v = fma(g, -h.eta, load(s1) * h.mu)
     store(s1, v)
     store(w, load(w) + v)
@@ -50,7 +50,7 @@ def momentum(w, g, s1, s2, h):
 
 @jit
 def nesterov(w, g, s1, s2, h):
-    """V = mu v - eta g, w = w + mu v - eta g (Sutskever et al. 2013)."""
+    """v = mu v - eta g, w = w + mu v - eta g (Sutskever et al. 2013)."""
     v = fma(g, -h.eta, load(s1) * h.mu)
     store(s1, v)
     store(w, load(w) + fma(g, -h.eta, v * h.mu))
@@ -58,7 +58,7 @@ def nesterov(w, g, s1, s2, h):
 
 @jit
 def adam(w, g, s1, s2, h):
-    """M = beta_1 m + (1 - beta_1) g, v = beta_2 v + (1 - beta_2) g^2, w = w - eta m / (sqrt(v) + epsilon).
+    """m = beta_1 m + (1 - beta_1) g, v = beta_2 v + (1 - beta_2) g^2, w = w - eta m / (sqrt(v) + epsilon).
 
     With eta and epsilon of the step holding both bias corrections, this is algorithm 1 of Kingma and Ba (2015).
     """
