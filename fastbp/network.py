@@ -353,10 +353,9 @@ class Network:
         wanted = self._targets(y, len(samples))
         validation = None
         if validation_data is not None:
-            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-                raise ValueError("validation_data must be a pair (X, y)")
-            samples_v = rows(validation_data[0], self.sizes[0], self.dtype, name="validation_data[0]")
-            validation = samples_v, self._targets(validation_data[1], len(samples_v), name="validation_data[1]")
+            X_validation, y_validation = _pair(validation_data, "validation_data", "(X, y)")
+            samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
+            validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
 
         with self._exclusive():
             n = len(samples)
@@ -575,10 +574,9 @@ class Network:
         given = _layers(init, n_layers, "init", "a name or a pair (weights, biases) a layer")
         weights, biases = [], []
         for l, pair in enumerate(given):
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise ValueError(f"init[{l}] must be a pair (weights, biases)")
-            weights.append(self._layer_weights(l, pair[0], f"init[{l}][0]"))
-            biases.append(self._layer_biases(l, pair[1], f"init[{l}][1]"))
+            w, b = _pair(pair, f"init[{l}]", "(weights, biases)")
+            weights.append(self._layer_weights(l, w, f"init[{l}][0]"))
+            biases.append(self._layer_biases(l, b, f"init[{l}][1]"))
         return weights, biases
 
     def _one_a_layer(self, given: Any, name: str) -> list[Any]:
@@ -637,6 +635,12 @@ def _layers(given: Any, n_layers: int, name: str, what: str) -> list[Any]:
     if len(items) != n_layers:
         raise ValueError(f"{name} has {len(items)} items, but this network has {n_layers} weight layers: give {what}")
     return items
+
+
+def _pair(given: Any, name: str, what: str) -> tuple[Any, Any]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f"{name} is a {type(given).__name__}, but must be a pair {what}")
+    return given[0], given[1]
 
 
 def _whole(value: Any, name: str, least: int) -> int:
