@@ -26,7 +26,8 @@ class Callback:
     ...         state.stop = state.loss < 0.1
     >>> X = np.array([[0.0], [1.0]])
     >>> network = fastbp.Network([1, 4, 1], seed=0)
-    >>> history = network.fit(X, [0, 1], epochs=1000, callbacks=[StopWhenGood()], verbose=False)
+    >>> optimizer = fastbp.Adam(learning_rate=0.1)
+    >>> history = network.fit(X, [0, 1], epochs=1000, optimizer=optimizer, callbacks=[StopWhenGood()], verbose=False)
     >>> history.epochs < 1000
     True
     """

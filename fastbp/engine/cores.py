@@ -121,4 +121,5 @@ def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THR
     """Return the threads for a call whose unit of work is `work` multiply-adds: those asked for, or what it repays."""
     if n_threads is not None:
         return n_threads
-    return max(1, min(get_num_threads(), int(work // repays)))
+    repaid = int(work // repays)
+    return min(get_num_threads(), repaid) if repaid > 1 else 1

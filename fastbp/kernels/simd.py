@@ -30,18 +30,17 @@ _ITEMSIZE = {"float": 4, "double": 8}
 def register_bytes() -> int:
     """Bytes of a SIMD register of Numba's compilation target (not of the host: NUMBA_CPU_NAME may name another CPU)."""
     program = """
-    define void @probe(<16 x float>* %p) {
-      %x = load <16 x float>, <16 x float>* %p
+    define void @probe(ptr %p) {
+      %x = load <16 x float>, ptr %p
       %y = fadd <16 x float> %x, %x
-      store <16 x float> %y, <16 x float>* %p
+      store <16 x float> %y, ptr %p
       ret void
     }"""
-    if llvm.llvm_version_info[0] >= 15:
-        program = program.replace("<16 x float>*", "ptr")
     assembly = cpu_target.target_context.codegen()._tm.emit_assembly(llvm.parse_assembly(program))
     return 64 if "zmm" in assembly else 32 if "ymm" in assembly else 16
 
 
+@functools.cache
 def many_registers() -> bool:
     """Whether the target has 32 vector registers (AVX-512, NEON) rather than 16."""
     return register_bytes() == 64 or not llvm.get_process_triple().startswith(("x86_64", "i686", "amd64"))
