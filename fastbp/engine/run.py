@@ -116,6 +116,7 @@ class Run:
         self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered)
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
+        self._layers[:, column.PENALISED] = 1
         self._code = KEEP if update is None else UPDATES[update].code
         self._kept_alive = X, y
         self._samples = _samples(architecture, X, y, classify, gathered)

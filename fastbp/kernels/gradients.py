@@ -17,6 +17,7 @@ from fastbp.kernels.layers import (
     N_IN,
     N_OUT,
     PANELS,
+    PENALISED,
     STRIDE,
     STRIP,
     STRIPS,
@@ -87,6 +88,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
     delta = workspace.delta + (layer[A] + j)
     size = rows * columns
     whole = first and last
+    penalty = hyper.penalty if layer[PENALISED] else 0.0
     g = workspace.scratch + worker * size
     for k_here in range(k, min(k + STRIP * rows, n_in), rows):
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
@@ -94,7 +96,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
             g = parameters.sums + q
         weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
         if last:
-            update(code, weights + q, g, slot_1 + q, slot_2 + q, size, hyper)
+            update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
@@ -104,7 +106,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
             g = parameters.sums + q
         bias_gradient(delta, stride, m, columns, first, g)
         if last:
-            update(code, weights + q, g, slot_1 + q, slot_2 + q, columns, hyper)
+            update(code, weights + q, g, slot_1 + q, slot_2 + q, columns, 0.0, hyper)
 
 
 @jit

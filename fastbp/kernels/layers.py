@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
     N_OUT,  # neurons j
     ACTIVATION,  # code, see activations.py
     TRAIN_BIAS,  # 1 if the biases take part in updates
+    PENALISED,  # 1 if the L2 penalty of a step holds for its weights
     PANELS,  # wide panels
     NARROW,  # 1 if a narrow panel follows
     K_PADDED,  # rows of a panel
@@ -28,12 +29,12 @@ from typing import Any, NamedTuple
     STRIDE,  # elements between the activations of two samples
     STRIPS,  # strips of gradient tiles of all layers up to and with this one
     OUT,  # address where predictions of this layer are wanted, 0 where not
-) = range(14)
-LAYER_COLUMNS = 14
+) = range(15)
+LAYER_COLUMNS = 15
 
 # Columns of the table of steps (float64); see updates.Hyper
-ETA, MU, BETA_1, BETA_2, EPSILON = range(5)
-STEP_COLUMNS = 5
+ETA, MU, BETA_1, BETA_2, EPSILON, PENALTY = range(6)
+STEP_COLUMNS = 6
 
 # Columns of the report on each mini-batch (float64)
 COST, HITS = range(2)  # sum of C over its samples, samples classified rightly

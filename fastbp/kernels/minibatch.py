@@ -22,6 +22,7 @@ from fastbp.kernels.layers import (
     MU,
     N_IN,
     N_OUT,
+    PENALTY,
     REPORT_COLUMNS,
     SLAB,
     STEP_COLUMNS,
@@ -88,7 +89,7 @@ def as_pointers(layers, parameters, workspace):
 @jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
-    hyper = Hyper(1.0 / m, step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON])
+    hyper = Hyper(1.0 / m, step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     for slab in range(0, m, SLAB):
         rows = min(m - slab, SLAB)
         first, last = slab == 0, slab + rows == m

@@ -26,6 +26,7 @@ class Hyper(NamedTuple):
     beta_1: float
     beta_2: float
     epsilon: float
+    penalty: float  # of the L2 term penalty/2 sum w^2, whose gradient is penalty w
 
 
 @jit
@@ -87,13 +88,14 @@ KEEP = 0
 
 
 @jit
-def sweep(function, w, g, s1, s2, n, h):
-    """Update n parameters, whose gradient is the sum g over the mini-batch."""
+def sweep(function, w, g, s1, s2, n, penalty, h):
+    """Update n parameters, whose gradient is scale g + penalty w, g summed over the mini-batch."""
     for q in range(0, n, lanes(w)):
-        function(w + q, load(g + q) * h.scale, s1 + q, s2 + q, h)
+        function(w + q, fma(load(w + q), penalty, load(g + q) * h.scale), s1 + q, s2 + q, h)
 
 
 @intrinsic
-def update(typingctx, code, w, g, s1, s2, n, h):
+def update(typingctx, code, w, g, s1, s2, n, penalty, h):
     """Update n parameters by the rule with that code; g points to their summed gradient."""
-    return choose(typingctx, [keep, *(row.function for row in UPDATES.values())], (w, g, s1, s2, n, h), through=sweep)
+    functions = [keep, *(row.function for row in UPDATES.values())]
+    return choose(typingctx, functions, (w, g, s1, s2, n, penalty, h), through=sweep)
