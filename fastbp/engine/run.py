@@ -28,6 +28,8 @@ from fastbp.kernels.updates import KEEP, UPDATES
 __all__ = ["Run", "evaluate", "layout_of"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
+# Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
+WORK_PER_INTERRUPT = 1_000_000_000
 _EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
 
 
@@ -211,10 +213,10 @@ def evaluate(
 
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
         begin, end = n * worker // n_workers, n * (worker + 1) // n_workers
-        evaluate_kernel(layers, parameters, samples, buffers, report, begin, end, rows * worker, rows)
+        evaluate_kernel(layers, parameters, samples, buffers, report, words, begin, end, rows * worker, rows)
         return 0
 
-    if n_workers == 1:
+    if n_workers == 1 and work < WORK_PER_INTERRUPT:
         task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
     else:
         _, error = run_team(task, n_workers)

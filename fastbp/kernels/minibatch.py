@@ -34,7 +34,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.output import class_of, output, output_cost
 from fastbp.kernels.simd import pointer, pointer_at
-from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
+from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 
 
@@ -141,15 +141,19 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
 
 
 @entry
-def evaluate(layers, parameters, samples, workspace, report, begin, end, base, rows):
+def evaluate(layers, parameters, samples, workspace, report, team, begin, end, base, rows):
     """Forward passes over the samples begin <= i < end, `rows` at a time in the workspace's rows from `base` on.
 
-    Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i.
+    Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i. An
+    abort is honoured between the rows.
     """
     mode = flush_subnormals()
     layers, parameters, workspace = as_pointers(layers, parameters, workspace)
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
+    words = pointer(team)
     for row in range(begin, end, rows):
+        if aborted(words):
+            break
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
         forward(layers, parameters, x, workspace.index, samples.x_stride, workspace, base, last, False)

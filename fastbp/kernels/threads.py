@@ -142,6 +142,12 @@ def barrier(team, n_workers):
 
 
 @jit
+def aborted(team):
+    """Whether the call was aborted."""
+    return _read(team, ABORT) != 0
+
+
+@jit
 def gather(team, n_workers):
     """Wait until every worker has started; False when the call was aborted before."""
     _add(team, STARTED, 1)
