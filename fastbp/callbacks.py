@@ -48,13 +48,17 @@ class Callback:
 class ProgressBar(Callback):
     """A bar that shows epochs, loss, accuracy and samples a second (tqdm, on a terminal or in a notebook)."""
 
+    _FORMAT = "{desc} |{bar}| {rate_noinv_fmt}{postfix} [{elapsed}<{remaining}]"
+
     def __init__(self) -> None:
         self._bar: Any = None
 
     def on_train_begin(self, state: TrainingState) -> None:
         """Open the bar."""
         total = state.epochs * state.n_samples
-        self._bar = tqdm(total=total, unit=" samples", unit_scale=True, dynamic_ncols=True, file=sys.stderr)
+        self._bar = tqdm(
+            total=total, unit=" samples", unit_scale=True, dynamic_ncols=True, file=sys.stderr, bar_format=self._FORMAT
+        )
 
     def on_progress(self, state: TrainingState) -> None:
         """Move it."""
@@ -63,7 +67,7 @@ class ProgressBar(Callback):
         if state.accuracy is not None:
             shown["accuracy"] = f"{state.accuracy:.4f}"
         if state.history.validation_loss:
-            shown["validation_loss"] = f"{state.history.validation_loss[-1]:.4f}"
+            shown["val_loss"] = f"{state.history.validation_loss[-1]:.4f}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(state.history.epochs * state.n_samples + state.samples - self._bar.n)
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from fastbp.architecture import Architecture
 from fastbp.engine.cores import WORK_PER_START, n_workers_for
 from fastbp.engine.parameters import Floats, Layout, row_stride
-from fastbp.engine.team import run_team
+from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, Parameters, Samples
+from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
@@ -123,6 +123,26 @@ class Run:
         self._kept_alive = X, y
         self._samples = _samples(architecture, X, y, classify, gathered)
         self.steps = steps
+        # no mini-batch: the kernel is compiled or loaded here, where that can be interrupted and nobody takes the time
+        nothing = np.zeros((0, REPORT_COLUMNS))
+        task = self._train(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, STEP_COLUMNS)), nothing)
+        task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+
+    def _train(
+        self,
+        order: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        steps: NDArray[np.float64],
+        report: NDArray[np.float64],
+    ) -> Task:
+        def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+            completed: int = train_kernel(
+                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
+                words, worker, n_workers,
+            )  # fmt: skip
+            return completed
+
+        return task
 
     def minibatches(
         self, order: NDArray[np.int64], starts: NDArray[np.int64], steps: NDArray[np.float64]
@@ -133,15 +153,7 @@ class Run:
         the last mini-batch that was completed, and `steps` counts it.
         """
         report = np.zeros((len(steps), REPORT_COLUMNS))
-
-        def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
-            completed: int = train_kernel(
-                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
-                words, worker, n_workers,
-            )  # fmt: skip
-            return completed
-
-        completed, error = run_team(task, self.n_workers)
+        completed, error = run_team(self._train(order, starts, steps, report), self.n_workers)
         self.steps += completed
         if error is not None:
             raise error
