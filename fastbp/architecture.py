@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastbp.arguments import one_of
 from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.losses import LOSSES
 
@@ -71,7 +72,7 @@ class Architecture:
         'cross_entropy'
         """
         checked = _sizes(sizes)
-        activations = (*_hidden(hidden, len(checked) - 2), _name(output, "output", list(ACTIVATIONS)))
+        activations = (*_hidden(hidden, len(checked) - 2), one_of(output, "output", ACTIVATIONS))
         return cls(checked, activations, _loss(loss, output), _bias(bias), _dtype(dtype))
 
     @property
@@ -113,18 +114,10 @@ def _sizes(sizes: Any) -> tuple[int, ...]:
     return checked
 
 
-def _name(name: Any, what: str, allowed: Sequence[str]) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"{what} is {name!r}, but must be one of the names {', '.join(map(repr, allowed))}")
-    if name not in allowed:
-        raise ValueError(f"{what} is {name!r}, but must be one of {', '.join(map(repr, allowed))}")
-    return name
-
-
 def _hidden(hidden: Any, n_hidden: int) -> tuple[str, ...]:
     allowed = [name for name, activation in ACTIVATIONS.items() if activation.hidden]
     if isinstance(hidden, str):
-        return (_name(hidden, "hidden", allowed),) * n_hidden
+        return (one_of(hidden, "hidden", allowed),) * n_hidden
     if not isinstance(hidden, Sequence):
         raise TypeError(f"hidden is {hidden!r}, but must be the name of an activation, or a list of one a hidden layer")
     if len(hidden) != n_hidden:
@@ -132,20 +125,20 @@ def _hidden(hidden: Any, n_hidden: int) -> tuple[str, ...]:
             f"hidden has {len(hidden)} activations, but sizes has {n_hidden} hidden layers: give one a layer, or one "
             "name for all"
         )
-    return tuple(_name(name, f"hidden[{l}]", allowed) for l, name in enumerate(hidden))
+    return tuple(one_of(name, f"hidden[{l}]", allowed) for l, name in enumerate(hidden))
 
 
-def _loss(loss: Any, output: str) -> str:
-    if loss is None:
+def _loss(given: Any, output: str) -> str:
+    if given is None:
         return "cross_entropy" if output in LOSSES["cross_entropy"] else "quadratic"
-    _name(loss, "loss", list(LOSSES))
+    loss = one_of(given, "loss", LOSSES)
     if output not in LOSSES[loss]:
         fitting = [name for name, outputs in LOSSES.items() if output in outputs]
         raise ValueError(
             f"loss is {loss!r}, which does not go with output {output!r}: use {' or '.join(map(repr, fitting))}, or an "
             f"output of {', '.join(map(repr, LOSSES[loss]))}"
         )
-    return str(loss)
+    return loss
 
 
 def _bias(bias: Any) -> Bias:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp.architecture import Architecture, Bias
+from fastbp.arguments import generator, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
-from fastbp.engine.cores import checked_threads
 from fastbp.engine.run import Run, evaluate, layout_of
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
@@ -113,7 +113,7 @@ class Network:
         seed: Seed = None,
     ) -> None:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
-        self._rng = _generator(seed)
+        self._rng = generator(seed)
         self._optimizer: _OptimizerState | None = None
         self._training = threading.Lock()
         self._publish(*self._initial(init))
@@ -340,20 +340,19 @@ class Network:
         *,
         resume: bool,
     ) -> History:
-        epochs = _whole(epochs, "epochs", 0)
-        batch_size = _whole(batch_size, "batch_size", 1)
+        epochs = whole(epochs, "epochs", 0)
+        batch_size = whole(batch_size, "batch_size", 1)
         rule = optimizer_of(optimizer)
-        shuffle = _truth(shuffle, "shuffle")
+        shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
-        if is_watched() if verbose is None else _truth(verbose, "verbose"):
+        if is_watched() if verbose is None else truth(verbose, "verbose"):
             watchers.append(ProgressBar())
-        if n_threads is not None:
-            n_threads = checked_threads(n_threads)
+        n_threads = _threads(n_threads)
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
         validation = None
         if validation_data is not None:
-            X_validation, y_validation = _pair(validation_data, "validation_data", "(X, y)")
+            X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
             samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
             validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
 
@@ -565,22 +564,21 @@ class Network:
         a = self._architecture
         n_layers = len(a.sizes) - 1
         if isinstance(init, str):
-            if init not in INITIALIZERS:
-                raise ValueError(f"init is {init!r}, but must be one of {', '.join(map(repr, INITIALIZERS))}")
-            drawn = [INITIALIZERS[init](self._rng, a.sizes[l], a.sizes[l + 1]) for l in range(n_layers)]
+            initializer = INITIALIZERS[one_of(init, "init", INITIALIZERS)]
+            drawn = [initializer(self._rng, a.sizes[l], a.sizes[l + 1]) for l in range(n_layers)]
             weights = [w.astype(a.dtype) for w, _ in drawn]
             biases = [b.astype(a.dtype) if a.bias is not False else np.zeros(len(b), a.dtype) for _, b in drawn]
             return weights, biases
-        given = _layers(init, n_layers, "init", "a name or a pair (weights, biases) a layer")
+        given = one_each(init, n_layers, "init", "a name or a pair (weights, biases) a layer")
         weights, biases = [], []
-        for l, pair in enumerate(given):
-            w, b = _pair(pair, f"init[{l}]", "(weights, biases)")
+        for l, layer in enumerate(given):
+            w, b = pair(layer, f"init[{l}]", "(weights, biases)")
             weights.append(self._layer_weights(l, w, f"init[{l}][0]"))
             biases.append(self._layer_biases(l, b, f"init[{l}][1]"))
         return weights, biases
 
     def _one_a_layer(self, given: Any, name: str) -> list[Any]:
-        return _layers(given, len(self.sizes) - 1, name, "one array a layer")
+        return one_each(given, len(self.sizes) - 1, name, "one array a layer")
 
     def _layer_weights(self, l: int, given: Any, name: str) -> Floats:
         n_in, n_out = self.sizes[l : l + 2]
@@ -628,46 +626,8 @@ def _either(wanted: Targets) -> NDArray[Any]:
     return array
 
 
-def _layers(given: Any, n_layers: int, name: str, what: str) -> list[Any]:
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
-        raise TypeError(f"{name} is a {type(given).__name__}, but must be {what}")
-    items = list(given)
-    if len(items) != n_layers:
-        raise ValueError(f"{name} has {len(items)} items, but this network has {n_layers} weight layers: give {what}")
-    return items
-
-
-def _pair(given: Any, name: str, what: str) -> tuple[Any, Any]:
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise ValueError(f"{name} is a {type(given).__name__}, but must be a pair {what}")
-    return given[0], given[1]
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}, but must be an integer")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{name} is {number}, but must be at least {least}")
-    return number
-
-
-def _truth(value: Any, name: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}, but must be True or False")
-    return bool(value)
-
-
-def _threads(n_threads: int | None) -> int | None:
-    return None if n_threads is None else checked_threads(n_threads)
-
-
-def _generator(seed: Any) -> np.random.Generator:
-    if seed is not None and not isinstance(seed, int | np.integer | np.random.Generator | np.random.SeedSequence):
-        raise TypeError(f"seed is {seed!r}, but must be an integer, a numpy.random.Generator, a SeedSequence or None")
-    if isinstance(seed, int | np.integer) and (isinstance(seed, bool) or seed < 0):
-        raise ValueError(f"seed is {seed!r}, but must be an integer of at least 0")
-    return np.random.default_rng(seed)
+def _threads(n_threads: Any) -> int | None:
+    return None if n_threads is None else whole(n_threads, "n_threads", 1)
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

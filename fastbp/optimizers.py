@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.arguments import number, one_of, truth
 from fastbp.kernels.layers import BETA_1, BETA_2, EPSILON, ETA, MU, STEP_COLUMNS
 
 __all__ = ["SGD", "Adam", "Optimizer", "optimizer_of"]
-
-
-def _check(name: str, value: Any, low: float, high: float, *, low_allowed: bool) -> None:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} is {value!r}, but must be a number")
-    if not ((low <= value if low_allowed else low < value) and value < high):
-        interval = f"at least {low:g}" if low_allowed else f"greater than {low:g}"
-        raise ValueError(f"{name} is {value!r}, but must be {interval} and less than {high:g}")
 
 
 @dataclass(frozen=True)
@@ -57,11 +50,9 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check("learning_rate", self.learning_rate, 0, float("inf"), low_allowed=False)
-        _check("momentum", self.momentum, 0, 1, low_allowed=True)
-        if not isinstance(self.nesterov, bool | np.bool_):
-            raise TypeError(f"nesterov is {self.nesterov!r}, but must be True or False")
-        if self.nesterov and self.momentum == 0:
+        number(self.learning_rate, "learning_rate", 0, float("inf"), low_allowed=False)
+        number(self.momentum, "momentum", 0, 1, low_allowed=True)
+        if truth(self.nesterov, "nesterov") and self.momentum == 0:
             raise ValueError("nesterov is True, but momentum is 0: give a momentum such as 0.9, or leave nesterov out")
 
     @property
@@ -113,10 +104,10 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check("learning_rate", self.learning_rate, 0, float("inf"), low_allowed=False)
-        _check("beta_1", self.beta_1, 0, 1, low_allowed=True)
-        _check("beta_2", self.beta_2, 0, 1, low_allowed=True)
-        _check("epsilon", self.epsilon, 0, float("inf"), low_allowed=False)
+        number(self.learning_rate, "learning_rate", 0, float("inf"), low_allowed=False)
+        number(self.beta_1, "beta_1", 0, 1, low_allowed=True)
+        number(self.beta_2, "beta_2", 0, 1, low_allowed=True)
+        number(self.epsilon, "epsilon", 0, float("inf"), low_allowed=False)
 
     @property
     def update(self) -> str:
@@ -157,6 +148,4 @@ def optimizer_of(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, str):
         hint = "; write SGD() rather than SGD" if isinstance(optimizer, type) else ""
         raise TypeError(f"optimizer is {optimizer!r}, but must be 'sgd', 'adam', an SGD(...) or an Adam(...){hint}")
-    if optimizer not in BY_NAME:
-        raise ValueError(f"optimizer is {optimizer!r}, but must be one of {', '.join(map(repr, BY_NAME))}")
-    return BY_NAME[optimizer]
+    return BY_NAME[one_of(optimizer, "optimizer", BY_NAME)]

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from fastbp.arguments import whole
+
 __all__ = ["available_cores", "get_num_threads", "n_workers_for", "set_num_threads"]
 
 # Multiply-adds of a mini-batch that repay one more thread: two barriers, and the weights' way from core to core.
@@ -37,7 +39,7 @@ def set_num_threads(n: int | None) -> None:
     >>> fastbp.set_num_threads(None)
     """
     global _limit
-    _limit = None if n is None else checked_threads(n, "n")
+    _limit = None if n is None else whole(n, "n", 1)
 
 
 def get_num_threads() -> int:
@@ -105,16 +107,6 @@ def _cgroup_quota() -> float | None:
         except (OSError, ValueError):
             continue
     return min(granted) if granted else None
-
-
-def checked_threads(n: object, name: str = "n_threads") -> int:
-    """Return a number of threads that a user gave. Raises ValueError or TypeError."""
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"{name} is {n!r}, but must be an integer, or None to let fastbp choose")
-    count = int(n.__index__())
-    if count < 1:
-        raise ValueError(f"{name} is {count}, but must be at least 1, or None to let fastbp choose")
-    return count
 
 
 def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THREAD) -> int:
