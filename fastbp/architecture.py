@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastbp.arguments import one_of
+from fastbp.arguments import integer, one_of
 from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.losses import LOSSES
 
@@ -98,13 +97,14 @@ class Architecture:
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:
-    if isinstance(sizes, str | bytes) or not hasattr(sizes, "__iter__"):
-        raise TypeError(f"sizes is {sizes!r}, but must be a list of integers such as [784, 30, 10]")
-    given = list(sizes)
     try:
-        if any(isinstance(size, bool | np.bool_) for size in given):
+        if isinstance(sizes, str | bytes | set | frozenset | dict):
             raise TypeError
-        checked = tuple(operator.index(size) for size in given)
+        given = list(sizes)
+    except TypeError:
+        raise TypeError(f"sizes is {sizes!r}, but must be a list of integers such as [784, 30, 10]") from None
+    try:
+        checked = tuple(integer(size, "sizes") for size in given)
     except TypeError:
         raise TypeError(f"sizes is {given!r}, but all of them must be integers, such as [784, 30, 10]") from None
     if len(checked) < 2:

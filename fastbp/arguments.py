@@ -8,17 +8,25 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["generator", "number", "one_each", "one_of", "pair", "truth", "whole"]
+__all__ = ["generator", "integer", "number", "one_each", "one_of", "pair", "truth", "whole"]
 
 
 def whole(value: Any, name: str, least: int) -> int:
     """Return an integer of at least `least`."""
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}, but must be an integer")
-    checked = operator.index(value)
+    checked = integer(value, name)
     if checked < least:
         raise ValueError(f"{name} is {checked}, but must be at least {least}")
     return checked
+
+
+def integer(value: Any, name: str) -> int:
+    """Return an integer; True and False are none."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, but must be an integer") from None
 
 
 def number(value: Any, name: str, low: float, high: float, *, low_allowed: bool) -> float:

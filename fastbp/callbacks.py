@@ -46,7 +46,18 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A bar that shows epochs, loss, accuracy and samples a second (tqdm, on a terminal or in a notebook)."""
+    """A bar that shows epochs, loss, accuracy and samples a second (tqdm, on a terminal or in a notebook).
+
+    `fit` adds one where `verbose` says so.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> network = fastbp.Network([1, 2], output="softmax", seed=0)
+    >>> history = network.fit([[0.0], [1.0]], [0, 1], epochs=3, callbacks=[fastbp.ProgressBar()], verbose=False)
+    >>> history.epochs
+    3
+    """
 
     _FORMAT = "{desc} |{bar}| {rate_noinv_fmt}{postfix} [{elapsed}<{remaining}]"
 

@@ -22,6 +22,14 @@ class History:
         The same of the validation data at the end of each epoch; empty without.
     seconds : list of float
         Time of each epoch's mini-batches.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> network = fastbp.Network([1, 2], output="softmax", seed=0)
+    >>> history = network.fit([[0.0], [1.0]], [0, 1], epochs=2, verbose=False)
+    >>> len(history.loss), history.accuracy, history.validation_loss
+    (2, [0.5, 0.5], [])
     """
 
     loss: list[float] = field(default_factory=list)
@@ -58,6 +66,17 @@ class TrainingState:
         Share of those classified rightly; None where the targets are no classes.
     stop : bool
         A callback sets it to end the training after this epoch.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> class Teller(fastbp.Callback):
+    ...     def on_epoch_end(self, state):
+    ...         print(f"epoch {state.history.epochs} of {state.epochs}, {state.n_samples} samples")
+    >>> network = fastbp.Network([1, 2], output="softmax", seed=0)
+    >>> history = network.fit([[0.0], [1.0]], [0, 1], epochs=2, callbacks=[Teller()], verbose=False)
+    epoch 1 of 2, 2 samples
+    epoch 2 of 2, 2 samples
     """
 
     network: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp.architecture import Architecture, Bias
-from fastbp.arguments import generator, one_each, one_of, pair, truth, whole
+from fastbp.arguments import generator, integer, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
 from fastbp.engine.run import Run, evaluate, layout_of
 from fastbp.history import History, TrainingState
@@ -189,7 +188,7 @@ class Network:
         array([[ 1., -1.]], dtype=float32)
         """
         n = len(self.weights)
-        l = operator.index(l)
+        l = integer(l, "l")
         if not -n <= l < n:
             raise IndexError(f"l is {l}, but this network has the weight layers 0 to {n - 1}")
         l %= n
@@ -593,7 +592,12 @@ class Network:
         return b
 
     def _layer_array(self, given: Any, shape: tuple[int, ...], name: str) -> Floats:
-        array = np.asarray(given)
+        if np.ma.is_masked(given):
+            raise ValueError(f"{name} has masked entries, but must hold a number in each place: use its filled(...)")
+        try:
+            array = np.asarray(given)
+        except ValueError:
+            raise ValueError(f"{name} is ragged, but this layer needs an array of shape {shape}") from None
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{name} has dtype {array.dtype}, but must hold real numbers")
         if array.shape != shape:
@@ -633,7 +637,10 @@ def _threads(n_threads: Any) -> int | None:
 def _callbacks(callbacks: Any) -> list[Callback]:
     if isinstance(callbacks, Callback):
         raise TypeError("callbacks is one Callback, but must be a sequence of them: write callbacks=[callback]")
-    checked = list(callbacks)
+    try:
+        checked = list(callbacks)
+    except TypeError:
+        raise TypeError(f"callbacks is {callbacks!r}, but must be a sequence of instances of fastbp.Callback") from None
     for callback in checked:
         if not isinstance(callback, Callback):
             hint = "; write an instance rather than the class" if isinstance(callback, type) else ""

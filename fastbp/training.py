@@ -102,7 +102,12 @@ def train(
             n_minibatches = len(starts) - 1
             kept = run.snapshot()
             started = time.perf_counter()
-            report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
+            try:
+                report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
+            except BaseException:
+                if not run.is_finite():  # interrupted after the loss was lost, before anybody has looked
+                    run.restore(kept)
+                raise
             seconds = time.perf_counter() - started
             if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
                 run.restore(kept)
