@@ -33,10 +33,14 @@ def number(value: Any, name: str, low: float, high: float, *, low_allowed: bool)
     """Return a real number between low and high, without high."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} is {value!r}, but must be a number")
-    if not ((low <= value if low_allowed else low < value) and value < high):
+    try:
+        checked = float(value)
+    except OverflowError:  # an integer beyond all floats
+        checked = float("inf") if value > 0 else float("-inf")
+    if not ((low <= checked if low_allowed else low < checked) and checked < high):
         interval = f"at least {low:g}" if low_allowed else f"greater than {low:g}"
         raise ValueError(f"{name} is {value!r}, but must be {interval} and less than {high:g}")
-    return float(value)
+    return checked
 
 
 def truth(value: Any, name: str) -> bool:

@@ -67,8 +67,15 @@ class ProgressBar(Callback):
     def on_train_begin(self, state: TrainingState) -> None:
         """Open the bar."""
         total = state.epochs * state.n_samples
+        disable = sys.stderr is None or getattr(sys.stderr, "closed", False)
         self._bar = tqdm(
-            total=total, unit=" samples", unit_scale=True, dynamic_ncols=True, file=sys.stderr, bar_format=self._FORMAT
+            disable=disable,
+            total=total,
+            unit=" samples",
+            unit_scale=True,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            bar_format=self._FORMAT,
         )
 
     def on_progress(self, state: TrainingState) -> None:
@@ -93,7 +100,9 @@ class ProgressBar(Callback):
 
 def is_watched() -> bool:
     """Whether somebody looks on: stderr is a terminal, or this is a notebook."""
-    shell = sys.modules.get("IPython")
-    if shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell":
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    if type(get_ipython()).__name__ == "ZMQInteractiveShell":
         return True
-    return bool(sys.stderr is not None and sys.stderr.isatty())
+    if getattr(sys.stderr, "closed", False):
+        return False
+    return bool(getattr(sys.stderr, "isatty", lambda: False)())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -619,6 +620,7 @@ class Network:
     def __setstate__(self, state: dict[str, Any]) -> None:
         weights, biases = state.pop("_arrays")
         self.__dict__.update(state)
+        self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
         self._training = threading.Lock()
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
 
@@ -640,7 +642,9 @@ def _callbacks(callbacks: Any) -> list[Callback]:
     try:
         checked = list(callbacks)
     except TypeError:
-        raise TypeError(f"callbacks is {callbacks!r}, but must be a sequence of instances of fastbp.Callback") from None
+        raise TypeError(
+            f"callbacks is {callbacks!r}, but must be a sequence of instances of fastbp.Callback: write [instance]"
+        ) from None
     for callback in checked:
         if not isinstance(callback, Callback):
             hint = "; write an instance rather than the class" if isinstance(callback, type) else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,9 @@ __all__ = ["Plan", "train"]
 
 # Multiply-adds between two looks of Python: about 50 ms on one core
 CHUNK_WORK = 2_000_000_000
-# Mini-batches in a chunk at most: their tables stay small
+# Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
+CHUNK_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,6 @@ class _Epoch:
     """One epoch in the making: its mini-batches, and how far it has come."""
 
     order: NDArray[np.int64]
-    done: int = 0  # mini-batches
     samples: int = 0
     cost: float = 0.0
     hits: float = 0.0
@@ -94,9 +95,11 @@ def train(
         The loss or a parameter became infinite or NaN; parameters and optimizer's state are those of the chunk's start.
     """
     looked_at = bool(callbacks) or plan.validate is not None
-    for callback in callbacks:
-        callback.on_train_begin(state)
+    begun: list[Callback] = []
     try:
+        for callback in callbacks:
+            callback.on_train_begin(state)
+            begun.append(callback)
         for chunk in _chunks(plan, run.work, looked_at, state):
             order, starts = _lay_out(chunk, plan.batch_size)
             n_minibatches = len(starts) - 1
@@ -134,8 +137,9 @@ def train(
                     for callback in callbacks:
                         callback.on_epoch_end(state)
     finally:
-        for callback in callbacks:
-            callback.on_train_end(state)
+        with ExitStack() as ends:  # whatever one of them raises, the others are called
+            for callback in reversed(begun):
+                ends.callback(callback.on_train_end, state)
 
 
 Chunk = list[tuple[_Epoch, int, int]]  # (epoch, first mini-batch, last mini-batch + 1)
@@ -144,7 +148,7 @@ Chunk = list[tuple[_Epoch, int, int]]  # (epoch, first mini-batch, last mini-bat
 def _chunks(plan: Plan, work: int, looked_at: bool, state: TrainingState) -> Iterator[Chunk]:
     """Cut the epochs into chunks; each ends with its epoch where somebody looks at that."""
     n_minibatches = -(-plan.n_samples // plan.batch_size)
-    limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_WORK // max(work, 1)))
+    limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // work))
     chunk: Chunk = []
     room = limit
     for _ in range(plan.epochs):

@@ -86,8 +86,8 @@ def _cgroup_quota() -> float | None:
         return None
     granted = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
         try:
+            _, controllers, path = line.split(":", 2)
             if controllers == "":  # version 2: every level may have a limit
                 own = folder / path.lstrip("/")
                 for level in (own, *own.parents):

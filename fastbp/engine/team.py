@@ -21,6 +21,7 @@ __all__ = ["Task", "run_team"]
 
 # (the team's words, this worker, how many workers) -> how much it completed
 Task = Callable[[NDArray[Any], int, int], int]
+_GLANCE = 0.01  # seconds between two looks for an interrupt
 _PATIENCE = 5.0  # seconds for a thread whose start was interrupted, to show itself
 
 
@@ -32,6 +33,8 @@ class _Worker(threading.Thread):
         self._arguments = task, words, worker, n_workers
         self.completed = 0
         self.error: BaseException | None = None
+        # waited for instead of join, which in Python 3.11 and 3.12 takes a thread for ended when it is interrupted
+        self.finished = threading.Event()
 
     def run(self) -> None:
         task, words, worker, n_workers = self._arguments
@@ -40,6 +43,8 @@ class _Worker(threading.Thread):
         except BaseException as error:
             self.error = error
             words[ABORT] = 1
+        finally:
+            self.finished.set()
 
 
 def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
@@ -67,6 +72,9 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
         for worker in workers:
             worker.start()
         for worker in workers:
+            while not worker.finished.wait(_GLANCE):  # a signal may have reached another thread than this
+                pass
+        for worker in workers:
             worker.join()
     except BaseException as interruption:
         error = interruption
@@ -87,6 +95,7 @@ def _join(workers: list[_Worker]) -> None:
         while True:
             try:
                 if worker.ident is not None:
+                    worker.finished.wait()
                     worker.join()
                 elif worker in threading.enumerate() and time.monotonic() < deadline:
                     time.sleep(0.001)

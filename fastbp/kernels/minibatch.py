@@ -34,7 +34,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.output import class_of, output, output_cost
 from fastbp.kernels.simd import pointer, pointer_at
-from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, restore_mode
+from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
 
@@ -131,7 +131,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
         for s in range(len(steps)):
             here, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
             step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
-            if not learn(
+            # once closed, another worker may still be reading what the next forward pass would overwrite
+            if is_closed(words) or not learn(
                 records[0], records[1], samples, here, m, step, code, records[2], said, words, worker, n_workers
             ):
                 break

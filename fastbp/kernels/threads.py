@@ -142,6 +142,12 @@ def barrier(team, n_workers):
 
 
 @jit
+def is_closed(team):
+    """Whether the workers have stopped meeting each other."""
+    return _read(team, GENERATION) < 0
+
+
+@jit
 def aborted(team):
     """Whether the call was aborted."""
     return _read(team, ABORT) != 0
