@@ -1,0 +1,240 @@
+"""Cores: how many threads a call takes, by what the user, the environment, the affinity and the control group say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp.engine import cores
+from fastbp.engine.cores import WORK_PER_START, WORK_PER_THREAD, available_cores, n_workers_for
+
+VARIABLES = ["FASTBP_NUM_THREADS", "OMP_NUM_THREADS"]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_said_anything(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "_limit", None)
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    """Pretend that this process may use eight cores, whatever the machine."""
+    monkeypatch.setattr(cores, "available_cores", lambda: 8)
+
+
+def affinity(monkeypatch, n):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(n)), raising=False)
+
+
+# What the user and the environment say
+
+
+def test_by_default_all_cores(eight_cores):
+    assert fastbp.get_num_threads() == 8
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, np.int64(3), 100])
+def test_the_user_has_the_last_word(eight_cores, monkeypatch, n):
+    monkeypatch.setenv("FASTBP_NUM_THREADS", "7")
+    fastbp.set_num_threads(n)
+    assert fastbp.get_num_threads() == n
+    assert type(fastbp.get_num_threads()) is int
+    fastbp.set_num_threads(None)
+    assert fastbp.get_num_threads() == 7
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1", 1),
+        ("3", 3),
+        (" 3 ", 3),
+        ("8", 8),
+        ("64", 8),
+        ("3,2", 3),
+        ("", 8),
+        ("0", 8),
+        ("-2", 8),
+        ("two", 8),
+        ("2.5", 8),
+    ],
+)
+def test_environment(eight_cores, monkeypatch, variable, value, expected):
+    """A number counts up to the cores there are; of nested levels (OpenMP) the first; nonsense is no limit."""
+    monkeypatch.setenv(variable, value)
+    assert fastbp.get_num_threads() == expected
+
+
+def test_the_own_variable_comes_first(eight_cores, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("FASTBP_NUM_THREADS", "5")
+    assert fastbp.get_num_threads() == 5
+    monkeypatch.setenv("FASTBP_NUM_THREADS", "many")
+    assert fastbp.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), ("2", TypeError)])
+def test_bad_numbers_change_nothing(n, error):
+    fastbp.set_num_threads(3)
+    with pytest.raises(error, match=f"^n is {n!r}, but must be (at least 1|an integer)"):
+        fastbp.set_num_threads(n)
+    assert fastbp.get_num_threads() == 3
+
+
+# What the work repays
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (0, 1),
+        (1, 1),
+        (WORK_PER_THREAD, 1),
+        (2 * WORK_PER_THREAD - 1, 1),
+        (2 * WORK_PER_THREAD, 2),
+        (7.5 * WORK_PER_THREAD, 7),
+        (10**15, 8),
+    ],
+)
+def test_small_work_has_few_workers(eight_cores, work, expected):
+    assert n_workers_for(None, work) == expected
+
+
+def test_what_repays_may_differ(eight_cores):
+    assert n_workers_for(None, 3 * WORK_PER_START, WORK_PER_START) == 3
+
+
+def test_a_limit_limits_what_work_would_repay(eight_cores):
+    fastbp.set_num_threads(2)
+    assert n_workers_for(None, 10**15) == 2
+    assert n_workers_for(None, 0) == 1
+
+
+def test_who_asks_for_threads_gets_them(eight_cores):
+    fastbp.set_num_threads(2)
+    assert n_workers_for(5, 0) == 5
+
+
+# Affinity and control groups
+
+
+def test_affinity(monkeypatch):
+    monkeypatch.setattr(cores, "_cgroup_quota", lambda: None)
+    affinity(monkeypatch, 3)
+    assert available_cores() == 3
+
+
+def test_systems_without_affinity(monkeypatch):
+    monkeypatch.setattr(cores, "_cgroup_quota", lambda: None)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 4), (0.2, 1), (1.0, 1), (1.5, 2), (3.999, 4), (64.0, 4)])
+def test_a_quota_is_rounded_up_and_never_adds_cores(monkeypatch, quota, expected):
+    affinity(monkeypatch, 4)
+    monkeypatch.setattr(cores, "_cgroup_quota", lambda: quota)
+    assert available_cores() == expected
+
+
+def test_this_machine():
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+# (/proc/self/cgroup, files under /sys/fs/cgroup, cores granted)
+GROUPS = {
+    "version 2, no limit": ("0::/\n", {"cpu.max": "max 100000"}, None),
+    "version 2, half a core": ("0::/\n", {"cpu.max": "50000 100000"}, 0.5),
+    "version 2, own group": ("0::/a/b\n", {"a/b/cpu.max": "250000 100000"}, 2.5),
+    "version 2, own group without a file": ("0::/a/b\n", {"a/cpu.max": "300000 100000"}, 3.0),
+    "version 2, the tightest level": (
+        "0::/a/b\n",
+        {"cpu.max": "max 100000", "a/cpu.max": "150000 100000", "a/b/cpu.max": "400000 100000"},
+        1.5,
+    ),
+    "version 2, a neighbour's limit": ("0::/a\n", {"b/cpu.max": "50000 100000"}, None),
+    "version 2, path above the mount": ("0::/../../x\n", {"cpu.max": "200000 100000"}, 2.0),
+    "version 1": (
+        "4:memory:/x\n3:cpu,cpuacct:/x\n",
+        {"cpu,cpuacct/x/cpu.cfs_quota_us": "150000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"},
+        1.5,
+    ),
+    "version 1, seen from a container": (
+        "3:cpu,cpuacct:/docker/0123\n",
+        {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "50000\n"},
+        4.0,
+    ),
+    "version 1, no limit": (
+        "3:cpu,cpuacct:/\n",
+        {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+        None,
+    ),
+    "version 1, cpuset is not cpu": (
+        "3:cpuset:/\n",
+        {"cpuset/cpu.cfs_quota_us": "50000\n", "cpuset/cpu.cfs_period_us": "100000\n"},
+        None,
+    ),
+    "both versions": (
+        "1:cpu:/x\n0::/x\n",
+        {"cpu/x/cpu.cfs_quota_us": "300000\n", "cpu/x/cpu.cfs_period_us": "100000\n", "x/cpu.max": "max 100000"},
+        3.0,
+    ),
+    "a path with a colon": ("0::/a:b\n", {"a:b/cpu.max": "100000 100000"}, 1.0),
+    "version 2, damaged": ("0::/\n", {"cpu.max": "what?"}, None),
+    "version 2, empty": ("0::/\n", {"cpu.max": ""}, None),
+    "version 1, damaged": ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "x", "cpu/cpu.cfs_period_us": "100000"}, None),
+    "version 1, no period": ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "100000"}, None),
+    "no files": ("0::/a\n3:cpu:/a\n", {}, None),
+    "no groups": ("", {}, None),
+    "no such list": (None, {"cpu.max": "50000 100000"}, None),
+    "a damaged list": ("what?\n0::/\n", {"cpu.max": "50000 100000"}, 0.5),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="control groups are Linux's, and so are the colons in their names")
+@pytest.mark.parametrize("case", GROUPS)
+def test_control_groups(case, tmp_path, monkeypatch):
+    listed, files, expected = GROUPS[case]
+    monkeypatch.setattr(cores, "Path", lambda path: Path(tmp_path, path.lstrip("/")))
+    if listed is not None:
+        files = {"../../../proc/self/cgroup": listed, **files}
+    for name, text in files.items():
+        path = tmp_path.joinpath("sys/fs/cgroup", name)
+        Path(os.path.normpath(path)).parent.mkdir(parents=True, exist_ok=True)
+        Path(os.path.normpath(path)).write_text(text)
+    assert cores._cgroup_quota() == expected
+    affinity(monkeypatch, 8)
+    assert available_cores() == (8 if expected is None else int(np.ceil(expected)))
+
+
+def test_no_call_takes_more_than_it_may(monkeypatch):
+    """The limit reaches the engine: the team of a fit whose work would repay many threads has as many as allowed."""
+    seen = []
+    run_team = fastbp.engine.run.run_team
+
+    def recording(task, n_workers):
+        seen.append(n_workers)
+        return run_team(task, n_workers)
+
+    monkeypatch.setattr(fastbp.engine.run, "run_team", recording)
+    monkeypatch.setattr(cores, "available_cores", lambda: 8)
+    X, y = np.zeros((2000, 100), np.float32), np.zeros(2000, int)
+    network = fastbp.Network([100, 200, 10], output="softmax", seed=0)
+    for limit in (3, 1):
+        fastbp.set_num_threads(limit)
+        network.fit(X, y, batch_size=1000, verbose=False)
+        assert seen == [limit]
+        seen.clear()
+        network.fit(X, y, batch_size=1000, verbose=False, n_threads=2)
+        assert seen == [2]
+        seen.clear()

@@ -1,0 +1,272 @@
+"""Memory: what a call takes on top of X, that nothing is left behind, and that mini-batches allocate nothing."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+
+import numba
+import numpy as np
+import psutil
+import pytest
+from numba.core.runtime import _nrt_python, rtsys
+
+from fastbp import SGD, Network, training
+
+N, N_IN, N_OUT = 3000, 784, 10
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+    "every second row": lambda A: np.repeat(A, 2, axis=0)[::2],
+    "backwards": lambda A: A[::-1].copy()[::-1],
+}
+CALLS = {
+    "fit": lambda network, X, y: network.fit(X, y, batch_size=100, verbose=False),
+    "fit, one mini-batch": lambda network, X, y: network.fit(X, y, batch_size=len(X), verbose=False),
+    "partial_fit": lambda network, X, y: network.partial_fit(X, y),
+    "predict": lambda network, X, y: network.predict(X),
+    "predict_classes": lambda network, X, y: network.predict_classes(X),
+    "activations": lambda network, X, y: network.activations(X),
+    "loss": lambda network, X, y: network.loss(X, y),
+    "accuracy": lambda network, X, y: network.accuracy(X, y),
+    "gradients": lambda network, X, y: network.gradients(X, y),
+}
+
+
+def peak_of(call):
+    """Return the largest number of bytes that a call holds at a time (NumPy tells tracemalloc of its arrays)."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def network(request):
+    """Return a network that has trained and predicted, so that all is compiled and imported."""
+    network = Network([N_IN, 30, N_OUT], output="softmax", dtype=request.param, seed=0)
+    for call in CALLS.values():
+        call(network, np.zeros((20, N_IN)), np.arange(20) % N_OUT)
+    return network
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.arange(N) % N_OUT
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_an_X_that_must_be_converted_costs_little_more_than_its_copy(network, labels, layout, dtype, call):
+    X = layout(np.zeros((N, N_IN), dtype))
+    assert peak_of(lambda: call(network, X, labels)) <= 1.2 * N * N_IN * network.dtype.itemsize
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_X_that_fits_costs_no_copy(network, labels, call):
+    X = np.zeros((N, N_IN), network.dtype)
+    X.flags.writeable = False
+    assert peak_of(lambda: call(network, X, labels)) <= 0.2 * X.nbytes
+
+
+@pytest.mark.parametrize("call", ["fit", "predict", "loss"])
+def test_a_memmap_is_read_in_place(network, labels, call, tmp_path):
+    (tmp_path / "X").write_bytes(bytes(N * N_IN * network.dtype.itemsize))
+    X = np.memmap(tmp_path / "X", network.dtype, "r", shape=(N, N_IN))
+    assert peak_of(lambda: CALLS[call](network, X, labels)) <= 0.2 * X.nbytes
+
+
+def test_validation_data_is_converted_once(network, labels):
+    X = np.zeros((100, N_IN), network.dtype)
+    validation = np.zeros((N, N_IN), order="F")
+    many = peak_of(lambda: network.fit(X, labels[:100], epochs=5, validation_data=(validation, labels), verbose=False))
+    assert many <= 1.2 * N * N_IN * network.dtype.itemsize
+
+
+# Whatever is kept for each sample and for each mini-batch, in bytes
+
+SAMPLE = 60  # twice its place in the order (int64), its report; and as much again while arrays are made from arrays
+MINIBATCH = 400  # its rows in the tables of starts, steps and reports, as arrays and while they are read
+BUFFERS = 500_000  # activations, deltas and packed parameters of a small network, code objects
+
+
+@pytest.mark.parametrize("call", [name for name in CALLS if name != "activations"])
+def test_samples_cost_little_beside_their_inputs(call):
+    """Narrow inputs show what is kept for each sample."""
+    network, n = Network([2, 3, 2], output="softmax", seed=0), 100_000
+    X, y = np.zeros((n, 2), np.float32), np.zeros(n, np.int64)
+    CALLS[call](network, X[:100], y[:100])
+    assert peak_of(lambda: CALLS[call](network, X, y)) <= SAMPLE * n + MINIBATCH * n / 32 + BUFFERS
+
+
+def test_tables_of_mini_batches_end_with_their_chunk(monkeypatch):
+    network, n = Network([2, 3, 2], output="softmax", seed=0), 20_000
+    X, y = np.zeros((n, 2), np.float32), np.zeros(n, np.int64)
+
+    def peak(limit):
+        monkeypatch.setattr(training, "CHUNK_MINIBATCHES", limit)
+        return peak_of(lambda: network.fit(X, y, batch_size=1, optimizer=SGD(0.1), verbose=False))
+
+    peak(100)
+    assert peak(100) <= SAMPLE * n + MINIBATCH * 100 + BUFFERS
+    assert peak(n) <= SAMPLE * n + MINIBATCH * n + BUFFERS
+
+
+@pytest.mark.parametrize("epochs", [200, 2000])
+def test_many_epochs_of_a_small_set_are_not_laid_out_all_at_once(epochs):
+    """A small network and one mini-batch an epoch: an epoch is hardly any work, but has an order of all samples."""
+    network, n = Network([1, 1], seed=0), 2000
+    X, y = np.zeros((n, 1), np.float32), np.zeros(n)
+    network.fit(X, y, batch_size=n, verbose=False)
+    bound = 8_000_000 + 200 * epochs  # a few hundred orders at a time; the history's floats
+    assert peak_of(lambda: network.fit(X, y, epochs=epochs, batch_size=n, verbose=False)) <= bound
+
+
+# Nothing is left behind
+
+
+def test_fits_leave_nothing_behind(network, labels):
+    X = np.zeros((500, N_IN), network.dtype, order="F")
+    y = labels[:500]
+
+    def work(times):
+        for _ in range(times):
+            for call in CALLS.values():
+                call(network, X, y)
+
+    tracemalloc.start()
+    try:
+        work(2)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        work(15)
+        gc.collect()
+        # CPython keeps some small objects for reuse; a copy of X alone would be a megabyte and more each time
+        assert tracemalloc.get_traced_memory()[0] - before <= 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_networks_leave_nothing_behind():
+    """As many sizes as a search over architectures makes; what is remembered of each is small."""
+
+    def work(widths):
+        for width in widths:
+            network = Network([50, width, 10], output="softmax", seed=0)
+            network.fit(np.zeros((20, 50)), np.zeros(20, int), verbose=False)
+            network.predict(np.zeros((20, 50)))
+
+    work(range(400, 410))
+    tracemalloc.start()
+    try:
+        work(range(100, 110))
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        work(range(200, 300))
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before <= 400_000, "bytes; a network holds 100 000 and more"
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS keeps what is freed as the process's for a while")
+def test_the_process_does_not_grow(network):
+    """What tracemalloc cannot see: one fit has buffers of some 7 MB, so that 40 would show."""
+    X = np.zeros((2000, N_IN), np.float32, order="F")
+    y = np.zeros((2000, N_OUT))
+    y[:, 0] = 1
+
+    def work(times):
+        for _ in range(times):
+            network.fit(X, y, batch_size=2000, verbose=False)
+
+    work(5)
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    work(40)
+    gc.collect()
+    assert psutil.Process().memory_info().rss - before <= 60_000_000
+
+
+# Mini-batches allocate nothing
+
+
+@pytest.fixture
+def calls_of():
+    """Return a function that counts what Python calls, in all threads, while a function runs."""
+
+    def count(function):
+        counts: Counter[str] = Counter()
+
+        def profile(frame, event, argument):
+            counts[event] += 1
+
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            function()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+        return counts
+
+    return count
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_mini_batches_call_no_python(calls_of, dtype, n_threads):
+    """A hundred times as many of them make as many calls: none comes back from the kernel, none makes an array."""
+    network, n = Network([5, 7, 3], output="softmax", seed=0, dtype=dtype), 1000
+    X, y = np.zeros((n, 5), dtype), np.zeros(n, np.int64)
+
+    def fit(batch_size):
+        network.fit(X, y, batch_size=batch_size, optimizer=SGD(0.1), verbose=False, n_threads=n_threads)
+
+    fit(100)
+    few, many = calls_of(lambda: fit(100)), calls_of(lambda: fit(1))
+    assert few["call"] > 10, "it counts"
+    assert many.total() <= few.total() + 50, "the wait for a thread's end may differ by a call or two"
+
+
+@numba.njit
+def allocating(n):
+    total = 0.0
+    for i in range(n):
+        total += np.full(100 + i, 1.0)[i]
+    return total
+
+
+def test_kernels_allocate_nothing():
+    """Numba's runtime counts the arrays that compiled code makes."""
+    allocating(1)
+    network = Network([5, 40, 3], hidden="relu", output="softmax", seed=0)
+    X, y = np.ones((1500, 5), np.float32), np.arange(1500) % 3
+    for call in CALLS.values():
+        call(network, X, y)
+
+    def allocations(call):
+        before = rtsys.get_allocation_stats()
+        call()
+        after = rtsys.get_allocation_stats()
+        return after.alloc - before.alloc
+
+    was_enabled = _nrt_python.memsys_stats_enabled()
+    _nrt_python.memsys_enable_stats()
+    try:
+        assert allocations(lambda: allocating(10)) >= 10, "it counts"
+        for call in CALLS.values():
+            once = allocations(lambda call=call: call(network, X[:100], y[:100]))
+            often = allocations(lambda call=call: call(network, X, y))
+            assert often <= once, "what Numba makes of arguments is as much for any number of mini-batches"
+    finally:
+        if not was_enabled:
+            _nrt_python.memsys_disable_stats()
