@@ -1,0 +1,607 @@
+"""Threads: the barrier, the team of one call, interrupts, many callers at once, and the floating-point mode of each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from problems import Array, Problem, draw
+
+import fastbp
+from fastbp.engine.memory import aligned_zeros
+from fastbp.engine.team import run_team
+from fastbp.kernels.simd import pointer
+from fastbp.kernels.threads import ABORT, TEAM_WORDS, barrier, flush_subnormals, gather, restore_mode
+
+DTYPES = ["float32", "float64"]
+LINE = 16  # int64 places from one worker's counter to the next: they share no cache line
+WATCHDOG = 100
+NEVER = -1
+
+
+def team_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fastbp-")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert not team_threads()
+    assert threading.active_count() == before
+
+
+# The barrier
+
+
+@numba.njit(nogil=True)
+def march(words, worker, n_workers, rounds, progress, abort_in):  # type: ignore[no-untyped-def]
+    """Pass barriers until one is closed; return how many, and how often another worker was not where it must be."""
+    team = pointer(words)
+    passed, misplaced = 0, 0
+    if not gather(team, n_workers):
+        return passed, misplaced
+    for r in range(rounds):
+        progress[worker * LINE] = r + 1
+        if r == abort_in and worker == abort_in % n_workers:
+            words[ABORT] = 1
+        if not barrier(team, n_workers):
+            break
+        passed += 1
+        for other in range(n_workers):  # all have arrived here, and none is past the next barrier
+            if not r + 1 <= progress[other * LINE] <= r + 2:
+                misplaced += 1
+    for _ in range(3):  # a closed barrier stays closed
+        if passed < rounds and barrier(team, n_workers):
+            misplaced += 1
+    return passed, misplaced
+
+
+def march_together(
+    n_workers: int, rounds: int, abort_in: int = NEVER, while_they_run: Callable[[Array], None] | None = None
+) -> list[int]:
+    """Return how many barriers each worker passed, having checked where they were."""
+    words, progress = aligned_zeros(TEAM_WORDS, np.int64), np.zeros(n_workers * LINE, np.int64)
+    with ThreadPoolExecutor(n_workers) as pool:
+        arguments = n_workers, rounds, progress, abort_in
+        results = [pool.submit(march, words, worker, *arguments) for worker in range(n_workers)]
+        if while_they_run is not None:
+            while_they_run(words)
+        passed, misplaced = zip(*(result.result(WATCHDOG) for result in results), strict=True)
+    assert misplaced == (0,) * n_workers
+    return list(passed)
+
+
+@pytest.mark.parametrize("n_workers", range(1, 9))
+def test_nobody_passes_a_barrier_alone(n_workers: int) -> None:
+    rounds = 20_000 if n_workers <= 2 else 2_000
+    assert march_together(n_workers, rounds) == [rounds] * n_workers
+
+
+@pytest.mark.parametrize("n_workers", range(1, 9))
+def test_an_abort_by_a_worker_stops_all_at_one_barrier(n_workers: int) -> None:
+    for abort_in in [0, 1, *range(2, 40)]:
+        passed = march_together(n_workers, 10_000, abort_in)
+        assert passed == [passed[0]] * n_workers
+        assert passed[0] <= abort_in  # the one that aborts has not arrived: that barrier cannot be passed
+
+
+@pytest.mark.parametrize("n_workers", range(1, 9))
+def test_an_abort_from_outside_stops_all_at_one_barrier(n_workers: int) -> None:
+    rng = np.random.default_rng(n_workers)
+    stopped = 0
+    for _ in range(60):
+
+        def abort(words: Array) -> None:
+            time.sleep(rng.uniform(0, 2e-3))
+            words[ABORT] = 1
+
+        passed = march_together(n_workers, 100_000_000, while_they_run=abort)
+        assert passed == [passed[0]] * n_workers
+        stopped += passed[0] > 0
+    assert stopped > 0
+
+
+def test_an_abort_before_the_start() -> None:
+    for n_workers in range(1, 9):
+        words, progress = aligned_zeros(TEAM_WORDS, np.int64), np.zeros(n_workers * LINE, np.int64)
+        words[ABORT] = 1
+        assert march(words, 0, n_workers, 5, progress, NEVER) == (0, 0)  # waits for nobody
+
+
+# The team
+
+
+def marching(rounds: int) -> tuple[Callable[..., int], list[tuple[int, int]]]:
+    """Return a task that marches, and where it notes who did."""
+    progress, marched = np.zeros(16 * LINE, np.int64), []
+
+    def task(words: Array, worker: int, n_workers: int, rounds: int = rounds) -> int:
+        marched.append((worker, n_workers))
+        passed, misplaced = march(words, worker, n_workers, rounds, progress, NEVER)
+        assert misplaced == 0
+        return passed
+
+    return task, marched
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 8])
+def test_a_team_completes(n_workers: int) -> None:
+    task, marched = marching(100)
+    assert run_team(task, n_workers) == (100, None)
+    assert sorted(marched) == [(worker, n_workers) for worker in range(n_workers)]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), MemoryError(), RuntimeError("no"), SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize(("n_workers", "bad"), [(1, 0), (2, 0), (2, 1), (8, 5)])
+def test_an_error_in_one_worker_ends_all(n_workers: int, bad: int, error: BaseException) -> None:
+    """Whether it comes before all have met, or in the midst of things, all others stop, and it is handed back."""
+    for rounds in None, 0, 50:
+        good, _ = marching(1_000_000_000)
+
+        def task(words: Array, worker: int, n_workers: int, good: Any = good, rounds: int | None = rounds) -> int:
+            if worker != bad:
+                return good(words, worker, n_workers)
+            if rounds is not None:
+                good(words, worker, n_workers, rounds)
+            raise error
+
+        completed, got = run_team(task, n_workers)
+        assert got is error
+        assert completed == 0
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool], error: type[BaseException]) -> list[int]:
+    """Let some starts of threads fail, counted from 0; return where they are counted."""
+    start, count = threading.Thread.start, [0]
+
+    def sometimes(thread: threading.Thread) -> None:
+        count[0] += 1
+        if refused(count[0] - 1):
+            raise error("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", sometimes)
+    return count
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_a_refused_start_leaves_one_to_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, k: int, error: type[BaseException]
+) -> None:
+    refuse(monkeypatch, lambda i: i == k, error)
+    task, marched = marching(100)
+    assert run_team(task, 4) == (100, None)
+    assert marched[-1] == (0, 1)
+    assert len(marched) == k + 1
+
+
+def test_all_starts_refused_leave_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, lambda i: True, RuntimeError)
+    task, marched = marching(100)
+    assert run_team(task, 4) == (100, None)
+    assert marched == [(0, 1)]
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return draw(np.random.default_rng(40), [20, 17, 3], 3000, hidden="tanh")
+
+
+def train(problem: Problem, **options: Any) -> fastbp.Network:
+    network = problem.network(seed=4)
+    network.fit(problem.X, problem.y, **{"epochs": 2, "batch_size": 50, "verbose": False, **options})
+    return network
+
+
+def bits(arrays: Any) -> list[bytes]:
+    return [np.ascontiguousarray(array).tobytes() for array in arrays]
+
+
+@pytest.mark.parametrize("refused", [lambda i: i == 0, lambda i: i == 2, lambda i: i % 2 == 1, lambda i: True])
+def test_results_do_not_depend_on_refusals(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, refused: Callable[[int], bool]
+) -> None:
+    wanted = train(problem, n_threads=1)
+    a, gradients = bits(wanted.activations(problem.X)), wanted.gradients(problem.X, problem.y)
+    count = refuse(monkeypatch, refused, RuntimeError)
+    got = train(problem, n_threads=4)
+    assert bits(got.weights) == bits(wanted.weights)
+    assert bits(got.activations(problem.X, n_threads=4)) == a
+    for by, other in zip(got.gradients(problem.X, problem.y, n_threads=4), gradients, strict=True):
+        assert bits(by) == bits(other)
+    assert count[0] >= 3
+
+
+# Interrupts
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(("n_in", "batch_size"), [(60, 40), (128, 200), (60, 1500)])
+def test_an_abort_at_any_moment_leaves_a_completed_minibatch(
+    monkeypatch: pytest.MonkeyPatch, n_in: int, batch_size: int, n_threads: int
+) -> None:
+    """An update that has begun is completed with what belongs to it, by workers at any distance from each other."""
+    n_minibatches = 40
+    problem = draw(np.random.default_rng(44), [n_in, 70, 5], n_minibatches * batch_size, hidden="tanh")
+    options = {"batch_size": batch_size, "optimizer": fastbp.SGD(0.1), "shuffle": False}
+    after = [bits(problem.weights)]  # the bits after so many steps
+    step_by_step = problem.network()
+    for begin in range(0, len(problem.X), batch_size):
+        rows = slice(begin, begin + batch_size)
+        step_by_step.partial_fit(problem.X[rows], problem.y[rows], n_threads=1, **options)
+        after.append(bits(step_by_step.weights))
+
+    def abort(words: Array, delay: float) -> None:
+        time.sleep(delay)
+        words[ABORT] = 1
+
+    rng = np.random.default_rng(batch_size)
+    reached = set()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # its thread is there
+        for _ in range(25):
+            delay = rng.uniform(0, 4e-3)
+
+            def aborted_team(task: Any, n_workers: int, delay: float = delay) -> tuple[int, BaseException | None]:
+                def begin(words: Array, worker: int, n_workers: int) -> int:
+                    if worker == 0:
+                        pool.submit(abort, words, delay)
+                    return task(words, worker, n_workers)
+
+                return run_team(begin, n_workers)[0], Interrupted()
+
+            network = problem.network()
+            with monkeypatch.context() as context:
+                context.setattr("fastbp.engine.run.run_team", aborted_team)
+                with pytest.raises(Interrupted):
+                    network.fit(problem.X, problem.y, verbose=False, n_threads=n_threads, **options)
+            done = network._optimizer.step
+            reached.add(done)
+            assert bits(network.weights) == after[done], f"after {done} mini-batches"
+    assert len(reached) > 1 or n_threads > 2  # not every one was before the start
+
+
+INTERRUPTED = """
+    import signal, sys, threading, time
+    import numpy as np
+    import fastbp
+
+    X = np.random.default_rng(0).random((4000, 64), np.float32)
+    y = np.arange(4000) % 10
+    batch_size, main = 10, threading.main_thread().ident
+
+    def make():
+        return fastbp.Network([64, 40, 10], hidden="tanh", output="softmax", seed=1)
+
+    def interrupt(after, again=None):
+        def send():
+            started.wait()
+            time.sleep(after)
+            signal.pthread_kill(main, signal.SIGINT)
+            if again is not None:
+                time.sleep(again)
+                signal.pthread_kill(main, signal.SIGINT)
+        started = threading.Event()
+        thread = threading.Thread(target=send)
+        thread.start()
+        return started, thread
+
+    def alone(thread):
+        thread.join()
+        assert threading.active_count() == 1, threading.enumerate()
+
+    train = dict(batch_size=batch_size, optimizer=fastbp.SGD(0.01), shuffle=False)
+    make().fit(X, y, epochs=1, verbose=False, **train)  # compiles
+"""
+
+
+def run(code: str, folder: Path) -> None:
+    """Run Python code in a process that may be interrupted; warnings are errors there."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", dedent(INTERRUPTED) + dedent(code) + "\nprint('end')"],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG,
+        cwd=folder,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "end"), done.stderr
+
+
+interruptible = pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
+
+
+@interruptible
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_an_interrupted_fit(tmp_path: Path, n_threads: int) -> None:
+    """The weights are those of a completed mini-batch, no thread is left, and the network can be used and trained."""
+    code = f"""
+        for after in 0.001, 0.02, 0.1, 0.25:
+            network = make()
+            start = [w.copy() for w in network.weights]
+            started, thread = interrupt(after)
+            try:
+                started.set()
+                network.fit(X, y, epochs=1_000_000, n_threads={n_threads}, verbose=False, **train)
+            except KeyboardInterrupt:
+                pass
+            else:
+                raise AssertionError("it was not interrupted")
+            alone(thread)
+            steps = network._optimizer.step if network._optimizer else 0
+            epochs, rest = divmod(steps, len(X) // batch_size)
+            other = make()
+            other.fit(X, y, epochs=epochs, verbose=False, **train)
+            if rest:
+                other.partial_fit(X[:rest * batch_size], y[:rest * batch_size], **train)
+            for w, v, s in zip(network.weights, other.weights, start):
+                assert w.tobytes() == v.tobytes(), (after, steps)
+                assert steps == 0 or w.tobytes() != s.tobytes()
+            assert steps > 0 or after < 0.1
+            before = network.loss(X, y)
+            network.fit(X, y, epochs=1, n_threads={n_threads}, verbose=False, **train)
+            assert network.loss(X, y) < before
+    """
+    run(code, tmp_path)
+
+
+@interruptible
+def test_two_interrupts(tmp_path: Path) -> None:
+    """A second one while the first is dealt with leaves no thread either."""
+    code = """
+        for again in 0.0, 0.0001, 0.001:
+            network = make()
+            started, thread = interrupt(0.05, again)
+            try:
+                try:
+                    started.set()
+                    network.fit(X, y, epochs=1_000_000, n_threads=3, verbose=False, **train)
+                finally:
+                    thread.join()
+            except KeyboardInterrupt:
+                pass
+            alone(thread)
+            assert all(np.isfinite(w).all() for w in network.weights)
+            network.fit(X, y, epochs=1, n_threads=3, verbose=False, **train)
+    """
+    run(code, tmp_path)
+
+
+@interruptible
+def test_an_interrupted_predict(tmp_path: Path) -> None:
+    code = """
+        network = fastbp.Network([64, 3000, 3000, 10], hidden="relu", seed=1)
+        wanted = network.predict(X[:10])
+        for n_threads in 1, 2:
+            started, thread = interrupt(0.05)
+            try:
+                started.set()
+                network.predict(np.tile(X, (10, 1)), n_threads=n_threads)
+            except KeyboardInterrupt:
+                pass
+            else:
+                raise AssertionError("it was not interrupted")
+            alone(thread)
+            assert (network.predict(X[:10]) == wanted).all()
+    """
+    run(code, tmp_path)
+
+
+# Many callers at once
+
+
+def test_many_callers(problem: Problem) -> None:
+    """Threads that train networks of their own and ask a shared one get the bits that they would get one by one."""
+    shared = train(problem)
+
+    def work(i: int) -> list[bytes]:
+        dtype = DTYPES[i % 2]
+        own = draw(np.random.default_rng(i), [5 + i, 9 + i, 3], 200 + i, hidden="tanh", dtype=dtype)
+        network = train(own, batch_size=7 + i, epochs=3, n_threads=1 + i % 3)
+        rows = problem.X[i::8]
+        results = [*network.weights, *network.biases, network.predict(own.X), shared.predict(rows)]
+        for gradients in shared.gradients(rows, problem.y[i::8], n_threads=1 + i % 2):
+            results += gradients
+        return bits([*results, np.array(shared.loss(rows, problem.y[i::8], n_threads=2))])
+
+    wanted = [work(i) for i in range(8)]
+    for _ in range(3):
+        shared.weights = [w.copy() for w in shared.weights]  # packed anew, by whoever comes first
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == wanted
+
+
+def test_predictions_during_a_fit_are_those_of_an_epoch(problem: Problem) -> None:
+    """Others see the weights from before or after an epoch, never a mixture."""
+
+    class Watch(fastbp.Callback):
+        def __init__(self) -> None:
+            self.published: list[bytes] = []
+
+        def on_epoch_end(self, state: Any) -> None:
+            self.published.append(network.predict(X).tobytes())
+
+    X = problem.X[:50]
+    network, watch, finished, seen = problem.network(seed=4), Watch(), threading.Event(), set()
+    watch.published.append(network.predict(X).tobytes())
+
+    def look() -> None:
+        while not finished.is_set():
+            seen.add(network.predict(X).tobytes())
+
+    with ThreadPoolExecutor(2) as pool:
+        looking = [pool.submit(look) for _ in range(2)]
+        network.fit(problem.X, problem.y, epochs=30, batch_size=20, callbacks=[watch], verbose=False, n_threads=2)
+        finished.set()
+        for one in looking:
+            one.result(WATCHDOG)
+    assert len(set(watch.published)) == 31
+    assert len(seen) > 1
+    assert seen <= set(watch.published)
+
+
+def test_one_training_at_a_time(problem: Problem) -> None:
+    """A second one is refused, by whichever thread, as is an assignment; the first goes on to the same weights."""
+    X, y = problem.X, problem.y
+    refused: list[type[BaseException]] = []
+
+    class Meddler(fastbp.Callback):
+        def on_epoch_end(self, state: Any) -> None:
+            for action in (
+                lambda: network.fit(X, y, verbose=False),
+                lambda: network.partial_fit(X, y),
+                lambda: network.set_layer(0, network.weights[0]),
+                lambda: setattr(network, "weights", network.weights),
+                lambda: setattr(network, "biases", network.biases),
+            ):
+                with pytest.raises(RuntimeError, match="in training already"):
+                    action()
+                with ThreadPoolExecutor(1) as pool:
+                    refused.append(type(pool.submit(action).exception(WATCHDOG)))
+
+    network = problem.network(seed=4)
+    network.fit(X, y, epochs=2, batch_size=50, callbacks=[Meddler()], verbose=False)
+    assert refused == [RuntimeError] * 10
+    assert bits(network.weights) == bits(train(problem).weights)
+    network.fit(X, y, verbose=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_after_a_fork(problem: Problem) -> None:
+    """No thread, lock or buffer is lost with the parent's threads: a child trains and predicts to the same bits."""
+    wanted = bits(train(problem, n_threads=2).weights)
+    child = os.fork()
+    if child == 0:
+        try:
+            same = bits(train(problem, n_threads=2).weights) == wanted
+            os._exit(0 if same else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + WATCHDOG
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+# The floating-point mode
+
+
+def subnormals_count() -> bool:
+    """Whether arithmetic of this thread, scalar and vector, in both precisions, takes subnormal numbers as they are."""
+    results = []
+    for dtype in np.float32, np.float64:
+        smallest = np.finfo(dtype).smallest_subnormal
+        results.append(bool(dtype(smallest) * dtype(1) != 0))
+        results += (np.full(64, smallest) * dtype(1) != 0).tolist()  # an operand
+        results += (np.full(64, np.finfo(dtype).tiny) / dtype(2) != 0).tolist()  # a result
+    assert len(set(results)) == 1
+    return results[0]
+
+
+@numba.njit
+def set_mode():  # type: ignore[no-untyped-def]
+    return flush_subnormals()
+
+
+@numba.njit
+def put_back(mode):  # type: ignore[no-untyped-def]
+    restore_mode(mode)
+
+
+def use(problem: Problem, n_threads: int | None) -> Iterator[str]:
+    """Call all that computes, and yield after each."""
+    network = problem.network(seed=4)
+    X, y = problem.X, problem.y
+    network.fit(X, y, verbose=False, n_threads=n_threads)
+    yield "fit"
+    network.partial_fit(X, y, n_threads=n_threads)
+    yield "partial_fit"
+    network.predict(X[:3], n_threads=n_threads)
+    yield "a small predict"
+    network.activations(X, n_threads=n_threads)
+    yield "activations"
+    network.loss(X, y, n_threads=n_threads)
+    yield "loss"
+    network.gradients(X, y, n_threads=n_threads)
+    yield "gradients"
+
+
+@pytest.mark.parametrize("n_threads", [None, 1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mode_of_the_caller_is_as_before(dtype: str, n_threads: int | None) -> None:
+    problem = draw(np.random.default_rng(41), [9, 8, 3], 400, dtype=dtype)
+    assert subnormals_count()
+    for action in use(problem, n_threads):
+        assert subnormals_count(), action
+
+    def in_another_mode() -> None:
+        mode = set_mode()
+        try:
+            assert not subnormals_count()
+            for action in use(problem, n_threads):
+                assert not subnormals_count(), action
+        finally:
+            put_back(mode)
+        assert subnormals_count()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(in_another_mode).result(WATCHDOG)
+    assert subnormals_count()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mode_after_an_error(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = draw(np.random.default_rng(42), [9, 3], 40, head=("identity", "quadratic"), dtype=dtype)
+    network = problem.network()
+    for refused in lambda i: False, lambda i: True:  # also where the caller does the work itself
+        with monkeypatch.context() as context:
+            refuse(context, refused, RuntimeError)
+            with pytest.raises(FloatingPointError):
+                network.fit(problem.X, problem.y, epochs=500, optimizer=fastbp.SGD(1e4), verbose=False)
+        assert subnormals_count()
+        np.testing.assert_array_equal(network.weights[0], problem.weights[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_subnormal_numbers_count_as_zero_in_every_thread(dtype: str) -> None:
+    """In the caller as in a worker, so that the bits do not depend on who computes."""
+    info = np.finfo(dtype)
+    problem = draw(np.random.default_rng(43), [5, 9, 2], 300, hidden="identity", head=("identity", "mse"), dtype=dtype)
+    for array in (*problem.weights, problem.X, problem.y):
+        array *= np.sqrt(info.tiny)  # so that products lie about the smallest normal number
+    for b in problem.biases:
+        b[:] = 0
+    problem.weights[0][0] = info.tiny / 2
+    problem.X[:, 1] = 2
+    network = problem.network()
+    a = network.activations(problem.X)[0]
+    assert not a[:, 0].any()
+    assert a[:, 1:].any()
+    results = []
+    for n_threads in 1, 2, 4:
+        trained = train(problem, n_threads=n_threads, optimizer=fastbp.SGD(0.5, 0.9))
+        gradients = network.gradients(problem.X, problem.y, n_threads=n_threads)
+        arrays = [*network.activations(problem.X, n_threads=n_threads), *gradients[0], *gradients[1], *trained.weights]
+        results.append(bits(arrays))
+        for array in (*arrays[:2], *gradients[0], *gradients[1]):
+            assert not ((array != 0) & (np.abs(array) < info.tiny)).any()
+    assert results[0] == results[1] == results[2]
