@@ -34,10 +34,11 @@ class _Published:
     """Weights and biases that belong together, read-only; packed for the kernels when first needed."""
 
     def __init__(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
-        self.weights = tuple(weights)
-        self.biases = tuple(biases)
-        for array in (*self.weights, *self.biases):
+        for array in (*weights, *biases):
             array.flags.writeable = False
+        # views, because the owner of its memory could be made writeable again
+        self.weights = tuple(w[:] for w in weights)
+        self.biases = tuple(b[:] for b in biases)
         self._packed: Parameters | None = None
 
     def packed(self, architecture: Architecture) -> Parameters:
@@ -189,6 +190,8 @@ class Network:
         array([[ 1., -1.]], dtype=float32)
         """
         n = len(self.weights)
+        if weights is None and biases is None:
+            raise TypeError("set_layer needs weights, biases or both")
         l = integer(l, "l")
         if not -n <= l < n:
             raise IndexError(f"l is {l}, but this network has the weight layers 0 to {n - 1}")

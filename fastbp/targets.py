@@ -175,7 +175,7 @@ def _check_probabilities(values: NDArray[Any], output: str, name: str) -> None:
         wrong = (values < 0) if softmax else (values < 0) | (values > 1)
         i, k = divmod(int(wrong.argmax()), values.shape[1])
         raise ValueError(
-            f"{name} is {values[i, k]} at row {i}, column {k} (counted from 0); with cross_entropy targets are "
+            f"{name} is {values[i, k]!s} at row {i}, column {k} (counted from 0); with cross_entropy targets are "
             "probabilities and must lie in 0..1: rescale them, or use loss='quadratic' or 'mse' for real targets"
         )
     if not softmax:
