@@ -1,15 +1,15 @@
 """The oracle of the kernels: backpropagation in float64 NumPy that carries, beside every value, a bound of its error.
 
 A computed number is the exact one plus a rounding error, and how large that can be at most follows from the operations
-that were made: nothing here is tuned. `Bounded` is a value with such a bound; its operators hold the error analysis of one
-operation each (N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed. 2002, chapters 2 and 3). With u the
-unit roundoff and gamma_n = n u / (1 - n u):
+that were made: nothing here is tuned. `Bounded` is a value with such a bound; its operators hold the error analysis of
+one operation each (N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed. 2002, chapters 2 and 3). With u
+the unit roundoff and gamma_n = n u / (1 - n u):
 
-    one operation      fl(x o y) = (x o y)(1 + d), |d| <= u; where it underflows, it becomes 0: an absolute error of `tiny`
-    n in a chain       a sum of n products, in whatever order, fused or not, differs by at most gamma_n sum |x_k||y_k| from
-                       the sum of the same numbers, plus what is wrong with the numbers: sum |x_k| e_yk + |y_k| e_xk + ...
-    a function         |f^(x^) - f(x)| <= |f(x^) - f(x)| + |f^(x^) - f(x^)|: how steep f is between x - e and x + e, times e,
-                       plus its own error, stated in units in the last place (one of these is at most 2 u |f|)
+    one operation   fl(x o y) = (x o y)(1 + d), |d| <= u; where it underflows, it becomes 0: an absolute error of `tiny`
+    n in a chain    a sum of n products, in whatever order, fused or not, differs by at most gamma_n sum |x_k||y_k| from
+                    the sum of the same numbers, plus what is wrong with the numbers: sum |x_k| e_yk + |y_k| e_xk + ...
+    a function      |f^(x^) - f(x)| <= |f(x^) - f(x)| + |f^(x^) - f(x^)|: how steep f is between x - e and x + e, times
+                    e, plus its own error, stated in units in the last place (one of these is at most 2 u |f|)
 
 The values themselves are computed in float64, whose own error enters the bounds only multiplied by u once more.
 
@@ -128,14 +128,17 @@ class Bounded:
         return self.over(y, np.abs(y.value) - y.error)
 
     def over(self, y: Bounded, least: Array) -> Bounded:
-        """|x^/y^ - x/y| = |(x^ - x) + x/y (y - y^)| / |y^| <= (e_x + |x/y| e_y) / least, and a rounding; |y^| >= least."""
+        """|x^/y^ - x/y| = |(x^ - x) + x/y (y - y^)| / |y^| <= (e_x + |x/y| e_y) / least, and a rounding.
+
+        |y^| >= least.
+        """
         value = self.value / y.value
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.where(least > 0, (self.error + np.abs(value) * y.error) / least, np.inf)
         return Bounded(value, error, self.f).round()
 
     def sqrt(self) -> Bounded:
-        """|sqrt(x^) - sqrt(x)| <= sqrt(x) - sqrt(x - e) = e / (sqrt(x) + sqrt(x - e)), for it is concave; and a rounding.
+        """|sqrt(x^) - sqrt(x)| <= sqrt(x) - sqrt(x - e) = e / (sqrt(x) + sqrt(x - e)), concave; and a rounding.
 
         With e > x, x^ lies between 0 and x + e, sqrt(x^) within sqrt(x + e) of sqrt(x).
         """
@@ -295,9 +298,9 @@ def _categorical(log_a: Bounded, y: Bounded) -> Bounded:
 def _binary(z: Bounded, a: Bounded, y: Bounded) -> Bounded:
     """C_x = sum_j softplus(z_j) - y_j z_j.
 
-    Its slope is a_j - y_j, on [z - e, z + e] at most |a - y| + min(e, 1), as |da/dz| <= 1/4 and a is between 0 and 1. In softplus(z) = max(z, 0) + log1p(t)
-    with t = exp(-|z|), an error of t by 2 U u relative is at most as much in log1p(t), which adds its own 2 U u; the sum
-    rounds. Then y z and the difference round.
+    Its slope is a_j - y_j, on [z - e, z + e] at most |a - y| + min(e, 1), as |da/dz| <= 1/4 and a is between 0 and 1.
+    In softplus(z) = max(z, 0) + log1p(t) with t = exp(-|z|), an error of t by 2 U u relative is at most as much in
+    log1p(t), which adds its own 2 U u; the sum rounds. Then y z and the difference round.
     """
     f = z.f
     t = np.exp(-np.abs(z.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,7 @@ class Problem:
         return [w.astype(np.float64) for w in self.weights], biases, self.activations
 
     def expected(self) -> tuple[float, list[Array], list[Array], list[Array]]:
-        """Return cost, dw, db and activations by the reference: sample by sample if that is quick, else in matrix form."""
+        """Return cost, dw, db and activations by the reference, by sample where that is quick, else in matrix form."""
         X = self.X.astype(np.float64)
         form = component if len(X) * len(self.weights) <= 60 else matrix
         cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y)
@@ -107,7 +108,7 @@ def draw(
     output, loss = head
     n_layers = len(sizes) - 1
     weights, biases = [], []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         w = rng.standard_normal((n_out, n_in)) * 0.7 / np.sqrt(n_in)
         if n_layers > 3:
             w = 0.1 * w / np.sqrt(n_in)
@@ -129,12 +130,12 @@ def draw(
 def draw_exact(
     rng: np.random.Generator, sizes: Sequence[int], m: int, *, hidden: str, dtype: str, bias: Any = True
 ) -> Problem:
-    """Draw small integers, so few and so small that no sum of a pass rounds in any order: there is just one right result.
+    """Draw small integers, so few and so small that no sum of a pass rounds in any order: one result is right.
 
     Each neuron has three inputs with weights of 1 or -1; outputs are linear, with squared error.
     """
     weights, biases = [], []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         w = np.zeros((n_out, n_in), dtype)
         for row in w:
             row[rng.integers(0, n_in, 3)] = rng.choice([-1, 1], 3)

@@ -1,4 +1,4 @@
-"""exp, log, log1p, tanh and the activations made of them: the stated ULP are kept, and NaN, infinities, limits are right.
+"""exp, log, log1p, tanh and the activations made of them keep the stated ULP; NaN, infinities, limits are right.
 
 An error is measured in units in the last place of the correctly rounded result: |computed - exact| / ulp(rounded). The
 exact values come from NumPy's float64 functions for float32 (their own error is some 2^-29 of such a unit), and from
@@ -125,7 +125,7 @@ def stratified32() -> Floats:
 
 
 def stratified64(name: str, per_exponent: int, within: int) -> Floats:
-    """Return float64 of every sign and exponent, and more of them where the function is neither trivial nor constant."""
+    """Return float64 of every sign and exponent, and more of them where the function is not trivial or constant."""
     rng = np.random.default_rng(1)
     exponents = np.repeat(np.arange(2048, dtype=np.uint64) << np.uint64(52), per_exponent)
     wild = (exponents | rng.integers(0, 1 << 52, exponents.size, dtype=np.uint64)).view(np.float64)

@@ -1,4 +1,4 @@
-"""The compiled engine against the reference: gradients, loss and activations, within a bound that is derived (naive.py).
+"""The compiled engine against the reference: gradients, loss and activations within a bound that is derived (naive.py).
 
 Besides that: small integers, where nothing rounds and each bit is known; finite differences, which know nothing of
 backpropagation; and relations that hold whatever the numbers are, most of them to the bit.

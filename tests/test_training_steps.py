@@ -1,7 +1,7 @@
 """Ten training steps of every optimizer against the reference; updates to the bit; slabs; biases that are not trained.
 
-How far two trainings may be apart is derived step by step (`naive.train`): the error of the weights goes through the next
-mini-batch like any other, so the bound grows as fast as errors can at the worst. Nothing in it is tuned; the problems are
+How far two trainings may be apart is derived step by step (`naive.train`): the error of the weights goes through the
+next mini-batch like any other, so the bound grows as fast as errors can at the worst. Nothing is tuned; problems are
 such that it stays small beside the weights, which each test asserts.
 """
 

@@ -5,6 +5,7 @@ python workload.py [float32] [float64]
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from hashlib import sha256
@@ -35,8 +36,7 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
         X = rng.integers(-8, 9, (n, sizes[0])) / 8  # without rounding, so that no other library's bits are in it
         y = rng.integers(0, 2, (n, sizes[-1])) if output != "softmax" else rng.integers(0, sizes[-1], n)
         init = [
-            (rng.integers(-64, 65, (j, k)) / 256, rng.integers(-9, 10, j) / 32)
-            for k, j in zip(sizes, sizes[1:], strict=False)
+            (rng.integers(-64, 65, (j, k)) / 256, rng.integers(-9, 10, j) / 32) for k, j in itertools.pairwise(sizes)
         ]
         for optimizer in OPTIMIZERS:
             network = fastbp.Network(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=1, init=init)
