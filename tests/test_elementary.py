@@ -27,6 +27,13 @@ FUNCTIONS = ["exp", "log", "log1p", "tanh"]
 DTYPES = ["float32", "float64"]
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan]
 CHUNK = 1 << 17
+# where all 2^32 of them have their largest error
+WORST32 = {
+    "exp": -5.877884387969971,
+    "log": 1.4136420488357544,
+    "log1p": 0.01562493946403265,
+    "tanh": 5.126039028167725,
+}
 
 
 @cache
@@ -140,7 +147,8 @@ def test_bounds_are_stated() -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_float32_of_every_exponent(name: str) -> None:
-    x = in_domain(name, np.concatenate([np.array(SPECIAL, np.float32), boundaries(name, "float32"), stratified32()]))
+    known = np.array([*SPECIAL, WORST32[name]], np.float32)
+    x = in_domain(name, np.concatenate([known, boundaries(name, "float32"), stratified32()]))
     assert len(x) > 10**6
     largest = measure(name, x, exact32(name, x))
     assert 0.5 < largest <= stated_ulps()[name, "float32"]  # below 1/2 nothing was measured

@@ -79,7 +79,8 @@ def test_example(name: str, tmp_path: Path) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+    own = {path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("nielsen_")}  # test_nielsen_examples.py
+    assert own == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
