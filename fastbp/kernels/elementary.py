@@ -3,7 +3,7 @@
 Stated bounds, in units in the last place of the result, over every finite argument whose result is normal
 (subnormal arguments count as 0 and subnormal results become 0, a NaN stays a NaN):
 
-    float32  exp 1, log 1, log1p 3, tanh 5
+    float32  exp 1.02, log 1, log1p 3, tanh 5
     float64  exp 2, log 2, log1p 3, tanh 3
 
 Sources: S. Moshier, Cephes Mathematical Library (expf, exp, logf, log, tanh); the float32 tanh is the minimax rational
