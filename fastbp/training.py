@@ -107,8 +107,8 @@ def train(
             started = time.perf_counter()
             try:
                 report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
-            except BaseException:
-                if not run.is_finite():  # interrupted after the loss was lost, before anybody has looked
+            except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
+                if not run.is_finite():
                     run.restore(kept)
                 raise
             seconds = time.perf_counter() - started

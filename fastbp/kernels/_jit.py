@@ -84,7 +84,7 @@ def cache_folder() -> Path | None:
     """Return the folder that this process saves entries in, None where it cannot."""
     try:
         folder = _folder()
-    except Exception:
+    except Exception:  # whatever is wrong with a folder means that there is none
         return None
     return folder if os.access(folder, os.W_OK) else None
 
@@ -221,7 +221,7 @@ class _DiskCache(_NullCache):
                 file.write(sha256(key + payload).digest() + payload)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException:  # an interrupt too must leave no file behind
             os.unlink(temporary)
             raise
         counts["saved"] += 1

@@ -39,11 +39,11 @@ class Perceptron:
 
     def _functions(self) -> tuple[Function, Function]:
         """Return sigma and sigma' as they stand in the network's module now."""
-        raise NotImplementedError
+        raise NotImplementedError  # each of the book's modules has its own, which users may patch
 
     def _output_delta(self, z: Any, a: Any, y: Any) -> Any:
         """Return delta of the output layer (BP1)."""
-        raise NotImplementedError
+        raise NotImplementedError  # network: by cost_derivative; network2: by its cost
 
     def feedforward(self, a: Any) -> Any:
         """Return the network's outputs.
