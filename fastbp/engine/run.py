@@ -115,7 +115,7 @@ class Run:
         stride = row_stride(architecture.n_in, X.itemsize)
         gathered = stride if X.shape[1] * X.itemsize % 512 == 0 else 0
         rows = min(batch_size, SLAB)
-        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered)
+        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered, training=True)
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
@@ -217,7 +217,7 @@ def evaluate(
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
     work = n * multiply_adds(architecture, training=False)
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
-    layers, buffers = workspace(layout, rows * n_workers, n_workers)
+    layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False)
     for l, array in (wanted or {}).items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.engine.memory import aligned_zeros
-from fastbp.engine.parameters import Layout
+from fastbp.engine.memory import CACHE_LINE, aligned_zeros
+from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import Workspace
+from fastbp.kernels.layers import STRIP, Workspace
 from fastbp.kernels.tiles import rows_of
 
 
-def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> tuple[np.ndarray, Workspace]:
+def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0, *, training: bool) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
 
     Parameters
@@ -22,6 +22,8 @@ def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> t
     n_workers : int
     gathered : int
         Stride of the copies of input rows, which stand before the layers; 0 without.
+    training : bool
+        Whether gradients are wanted, too.
     """
     layers = layout.layers.copy()
     place = rows * gathered
@@ -29,12 +31,15 @@ def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> t
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
     tile = max(rows_of(2) * 2, rows_of(1)) * layout.lanes
+    strip_size = round_up(rows * STRIP * rows_of(2), CACHE_LINE // layout.dtype.itemsize) if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
         a=aligned_zeros(place + slack, layout.dtype),
         delta=aligned_zeros(place + slack, layout.dtype),
         scratch=aligned_zeros(n_workers * tile, layout.dtype),
+        strips=aligned_zeros(n_workers * strip_size, layout.dtype),
+        strip_size=strip_size,
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),
         hits=np.zeros(rows),
