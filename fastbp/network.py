@@ -379,9 +379,13 @@ class Network:
                 assert validation is not None
                 return self._measure(run.parameters, *validation, n_threads)
 
+            def rates(first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:
+                return np.full(len(epochs), rule.learning_rate, np.float64)
+
             plan = Plan(
-                epochs, n, batch_size, order, rule.steps, self._classifies(wanted), validate if validation else None
-            )
+                epochs, n, batch_size, order, rates, rule.steps, self._classifies(wanted),
+                validate if validation else None,
+            )  # fmt: skip
             state = TrainingState(self, History(), epochs, n)
             try:
                 publish = (lambda: self._publish(*run.canonical())) if callbacks else None

@@ -60,10 +60,13 @@ class SGD:
         """Name of the update rule in the kernels' table."""
         return "sgd" if self.momentum == 0 else "nesterov" if self.nesterov else "momentum"
 
-    def steps(self, first: int, count: int) -> NDArray[np.float64]:
-        """Return the numbers that the kernels take for the steps first + 1, ..., first + count, one row each."""
-        steps = np.zeros((count, STEP_COLUMNS))
-        steps[:, ETA], steps[:, MU] = self.learning_rate, self.momentum
+    def steps(self, first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the numbers that the kernels take for the steps first + 1, first + 2, ... at these learning rates.
+
+        One row each.
+        """
+        steps = np.zeros((len(rates), STEP_COLUMNS))
+        steps[:, ETA], steps[:, MU] = rates, self.momentum
         return steps
 
 
@@ -114,16 +117,16 @@ class Adam:
         """Name of the update rule in the kernels' table."""
         return "adam"
 
-    def steps(self, first: int, count: int) -> NDArray[np.float64]:
-        """Return the numbers that the kernels take for the steps first + 1, ..., first + count, one row each.
+    def steps(self, first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the numbers that the kernels take for the steps first + 1, first + 2, ... at these learning rates.
 
-        The kernel computes w - eta_t m / (sqrt(v) + epsilon_t); with eta_t = eta sqrt(1 - beta_2^t) / (1 - beta_1^t)
-        and epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
+        One row each. The kernel computes w - eta_t m / (sqrt(v) + epsilon_t); with eta_t = eta sqrt(1 - beta_2^t) /
+        (1 - beta_1^t) and epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
         """
-        t = np.arange(first + 1, first + count + 1, dtype=np.float64)
+        t = np.arange(first + 1, first + len(rates) + 1, dtype=np.float64)
         correction = np.sqrt(1 - self.beta_2**t)
-        steps = np.zeros((count, STEP_COLUMNS))
-        steps[:, ETA] = self.learning_rate * correction / (1 - self.beta_1**t)
+        steps = np.zeros((len(rates), STEP_COLUMNS))
+        steps[:, ETA] = rates * correction / (1 - self.beta_1**t)
         steps[:, BETA_1], steps[:, BETA_2] = self.beta_1, self.beta_2
         steps[:, EPSILON] = self.epsilon * correction
         return steps

@@ -22,7 +22,7 @@ from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
-from fastbp.kernels.threads import TEAM_WORDS
+from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
 __all__ = ["Run", "evaluate", "layout_of"]
@@ -84,8 +84,8 @@ class Run:
 
     Attributes
     ----------
-    steps : int
-        Mini-batches that the optimizer has seen.
+    report : float64 array (mini-batches, 2)
+        Summed cost and hits of each mini-batch of the last call that was completed.
     """
 
     def __init__(
@@ -122,11 +122,22 @@ class Run:
         self._code = KEEP if update is None else UPDATES[update].code
         self._kept_alive = X, y
         self._samples = _samples(architecture, X, y, classify, gathered)
+        self.report = np.zeros((0, REPORT_COLUMNS))
         self.steps = steps
         # no mini-batch: the kernel is compiled or loaded here, where that can be interrupted and nobody takes the time
         nothing = np.zeros((0, REPORT_COLUMNS))
         task = self._train(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, STEP_COLUMNS)), nothing)
         task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches that the optimizer has seen."""
+        before, words = self._count
+        return before + int(words[COMPLETED])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._count = steps, np.zeros(TEAM_WORDS, np.int64)
 
     def _train(
         self,
@@ -135,7 +146,10 @@ class Run:
         steps: NDArray[np.float64],
         report: NDArray[np.float64],
     ) -> Task:
+        before = self.steps
+
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+            self._count = before, words  # the kernel counts: no interrupt comes between a mini-batch and its count
             completed: int = train_kernel(
                 self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
                 words, worker, n_workers,
@@ -150,14 +164,13 @@ class Run:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
         Returns a row for each: summed cost and hits. When interrupted it raises; the parameters are then those after
-        the last mini-batch that was completed, and `steps` counts it.
+        the last mini-batch that was completed, `steps` counts it, and `report` has its row.
         """
-        report = np.zeros((len(steps), REPORT_COLUMNS))
-        completed, error = run_team(self._train(order, starts, steps, report), self.n_workers)
-        self.steps += completed
+        self.report = np.zeros((len(steps), REPORT_COLUMNS))
+        _, error = run_team(self._train(order, starts, steps, self.report), self.n_workers)
         if error is not None:
             raise error
-        return report
+        return self.report
 
     def canonical(self) -> tuple[list[Floats], list[Floats]]:
         """Return the weights and biases as new arrays."""

@@ -34,7 +34,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.output import class_of, output, output_cost
 from fastbp.kernels.simd import pointer, pointer_at
-from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
+from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
 
@@ -137,6 +137,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
             ):
                 break
             done += 1
+    if worker == 0:
+        words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done
 
