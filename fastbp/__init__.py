@@ -3,8 +3,8 @@
 Importing it compiles nothing; the first training or prediction does, once per machine.
 """
 
-from fastbp import datasets
-from fastbp.callbacks import Callback, ProgressBar
+from fastbp import datasets, schedules
+from fastbp.callbacks import Callback, EarlyStopping, ProgressBar
 from fastbp.engine.cores import get_num_threads, set_num_threads
 from fastbp.history import History, TrainingState
 from fastbp.network import Network
@@ -15,11 +15,13 @@ __all__ = [
     "SGD",
     "Adam",
     "Callback",
+    "EarlyStopping",
     "History",
     "Network",
     "ProgressBar",
     "TrainingState",
     "datasets",
     "get_num_threads",
+    "schedules",
     "set_num_threads",
 ]

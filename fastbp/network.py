@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp.architecture import Architecture, Bias
-from fastbp.arguments import generator, integer, one_each, one_of, pair, truth, whole
+from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
 from fastbp.engine.run import Run, evaluate, layout_of
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import rows
 from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
-from fastbp.optimizers import Optimizer, optimizer_of
+from fastbp.optimizers import Optimizer, OptimizerState, optimizer_of
+from fastbp.schedules import Pace
 from fastbp.targets import Targets, targets
 from fastbp.training import Plan, train
 
@@ -46,15 +48,6 @@ class _Published:
         if self._packed is None:
             self._packed = layout_of(architecture).parameters(self.weights, self.biases)
         return self._packed
-
-
-@dataclass(frozen=True)
-class _OptimizerState:
-    """What an optimizer remembers: steps made, and its slots in canonical layout."""
-
-    update: str
-    step: int
-    slots: tuple[tuple[Sequence[Floats], Sequence[Floats]], ...]
 
 
 class Network:
@@ -115,7 +108,7 @@ class Network:
     ) -> None:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
         self._rng = generator(seed)
-        self._optimizer: _OptimizerState | None = None
+        self._optimizer: OptimizerState | None = None
         self._training = threading.Lock()
         self._publish(*self._initial(init))
 
@@ -245,12 +238,13 @@ class Network:
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_fraction: float | None = None,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
         verbose: bool | None = None,
         n_threads: int | None = None,
     ) -> History:
-        """Train from the present weights on; the optimizer starts anew.
+        """Train from the present weights on (a warm start, on a network in use); the optimizer starts anew.
 
         Parameters
         ----------
@@ -264,8 +258,12 @@ class Network:
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
         optimizer : "adam", "sgd", `Adam` or `SGD`
+            Their learning rate may be one of `fastbp.schedules`.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
+        validation_fraction : float, optional
+            Between 0 and 1: hold this share of the samples out (rounded up), instead, and measure them. Which ones is
+            drawn from the network's generator before the training, whatever `shuffle` is.
         shuffle : bool, default True
             Draw a new order of the samples for each epoch.
         callbacks : sequence of Callback
@@ -283,7 +281,8 @@ class Network:
         ValueError, TypeError
             Wrong input; the network is as before.
         FloatingPointError
-            The loss became infinite or NaN; the network has the last finite weights kept.
+            The loss or a weight became infinite or NaN; the network, and the state of its optimizer, are as the last
+            complete epoch before left them.
         RuntimeError
             The network is in training already.
 
@@ -298,8 +297,9 @@ class Network:
         True
         """
         return self._fit(
-            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False
-        )
+            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads,
+            validation_fraction, resume=False,
+        )  # fmt: skip
 
     def partial_fit(
         self,
@@ -308,13 +308,15 @@ class Network:
         *,
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
         n_threads: int | None = None,
     ) -> History:
-        """Train for one pass more over the samples; the optimizer goes on where it was.
+        """Train for one pass more over the samples; the optimizer and its schedule go on where they were.
 
+        k calls do exactly what a `fit` with `epochs=k` does on a network whose optimizer is fresh, draws included.
         Parameters and errors are those of `fit`. The optimizer starts anew after weights were assigned, or where its
-        update rule differs from the one before.
+        update rule differs from the one before; the learning rate may, and a schedule knows the epochs before.
 
         Examples
         --------
@@ -326,7 +328,9 @@ class Network:
         >>> losses[0] > losses[1] > losses[2]
         True
         """
-        return self._fit(X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True)
+        return self._fit(
+            X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True
+        )
 
     def _fit(
         self,
@@ -340,6 +344,7 @@ class Network:
         callbacks: Sequence[Callback],
         verbose: bool | None,
         n_threads: int | None,
+        validation_fraction: float | None,
         *,
         resume: bool,
     ) -> History:
@@ -353,46 +358,65 @@ class Network:
         n_threads = _threads(n_threads)
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        classify = self._classifies(wanted)
+        n_held_out = _held_out(validation_fraction, len(samples), validation_data)
         validation = None
         if validation_data is not None:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
             samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
             validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
+        _check_needs(watchers, rule, classify, validation is not None or n_held_out > 0)
 
         with self._exclusive():
-            n = len(samples)
+            n = len(samples) - n_held_out
+            chosen = np.arange(n)
+            if n_held_out:
+                drawn = self._rng.permutation(len(samples))
+                chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
+                validation = samples[held_out], wanted.take(held_out)
             batch_size = min(batch_size, n)
-            remembered = self._optimizer
-            if not resume or remembered is None or remembered.update != rule.update:
-                remembered = _OptimizerState(rule.update, 0, ())
+            remembered = OptimizerState.fresh(rule)
+            if resume and self._optimizer is not None:
+                remembered = self._optimizer.handed_to(rule)
             published = self._published
             run = Run(
                 self._architecture, published.weights, published.biases, samples, _either(wanted),
                 batch_size=batch_size, update=rule.update, state=remembered.slots, steps=remembered.step,
-                classify=self._classifies(wanted), n_threads=n_threads,
+                classify=classify, n_threads=n_threads,
             )  # fmt: skip
 
             def order() -> NDArray[np.int64]:
-                return self._rng.permutation(n) if shuffle else np.arange(n)
+                if not shuffle:
+                    return chosen
+                drawn: NDArray[np.int64] = self._rng.permutation(n)
+                return chosen[drawn] if n_held_out else drawn
 
             def validate() -> tuple[float, float | None]:
                 assert validation is not None
                 return self._measure(run.parameters, *validation, n_threads)
 
-            def rates(first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:
-                return np.full(len(epochs), rule.learning_rate, np.float64)
-
-            plan = Plan(
-                epochs, n, batch_size, order, rates, rule.steps, self._classifies(wanted),
-                validate if validation else None,
-            )  # fmt: skip
             state = TrainingState(self, History(), epochs, n)
+            pace = Pace(remembered.schedule, remembered.progress, n, state.history)
+            plan = Plan(
+                epochs, n, batch_size, order, pace.rates, rule.steps, classify, validate if validation else None,
+                lambda state: pace.after(state.history.epochs), pace.ahead,
+            )  # fmt: skip
+            drawn_before = self._rng.bit_generator.state
             try:
                 publish = (lambda: self._publish(*run.canonical())) if callbacks else None
                 train(run, plan, state, callbacks=watchers, publish=publish)
+            except FloatingPointError:
+                # the orders of epochs that do not count were not drawn
+                self._rng.bit_generator.state = drawn_before
+                for _ in range(state.history.epochs):
+                    order()
+                raise
             finally:
+                reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
                 self._publish(*run.canonical())
-                self._optimizer = _OptimizerState(rule.update, run.steps, tuple(run.state()))
+                self._optimizer = replace(
+                    remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached)
+                )
         return state.history
 
     # Asking
@@ -641,6 +665,36 @@ def _either(wanted: Targets) -> NDArray[Any]:
 
 def _threads(n_threads: Any) -> int | None:
     return None if n_threads is None else whole(n_threads, "n_threads", 1)
+
+
+def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:
+    """Return how many samples a user wants held out."""
+    if validation_fraction is None:
+        return 0
+    if validation_data is not None:
+        raise ValueError("validation_data and validation_fraction are both given, but only one can be: leave one out")
+    fraction = number(validation_fraction, "validation_fraction", 0, 1, low_allowed=False)
+    count = math.ceil(fraction * n)
+    if count >= n:
+        raise ValueError(
+            f"validation_fraction is {validation_fraction!r}, which holds all of {n} samples out: give less, or more "
+            "samples"
+        )
+    return count
+
+
+def _check_needs(watchers: Sequence[Callback], rule: Optimizer, classify: bool, validated: bool) -> None:
+    """Refuse whoever watches a figure that this training does not record."""
+    recorded = ["loss", "accuracy"] if classify else ["loss"]
+    recorded += [f"validation_{name}" for name in recorded] if validated else []
+    needs = [(watcher, watcher.needs) for watcher in watchers]
+    for watcher, needed in (*needs, (rule.schedule, rule.schedule.needs)):
+        if needed is not None and needed not in recorded:
+            raise ValueError(
+                f"{type(watcher).__name__} watches {needed!r}, but this training records only "
+                f"{', '.join(recorded)}: give validation_data or validation_fraction for the validation's figures; "
+                "accuracy needs classes as targets"
+            )
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

@@ -73,7 +73,7 @@ class Plan:
     steps: Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
     classify: bool
     validate: Callable[[], tuple[float, float | None]] | None = None
-    judge: Callable[[TrainingState], None] | None = None
+    judge: Callable[[TrainingState], object] | None = None
     ahead: Callable[[], float] | None = None
 
     @property
@@ -150,6 +150,7 @@ class _Loop:
         self.begun: list[Callback] = []
         self.snapshot = run.snapshot()  # from where the present chunk's first epoch begins
         self.kept: Any = None
+        self.is_behind = False  # whether the run's weights are those of an epoch after the one that is looked at
 
     def begin(self) -> None:
         for callback in self.callbacks:
@@ -157,6 +158,11 @@ class _Loop:
             self.begun.append(callback)
 
     def keep(self) -> None:
+        if self.is_behind:
+            raise RuntimeError(
+                "keep was called for an epoch, but epochs after it are computed already: ahead() must return 1 where the "
+                "weights of each epoch may be wanted"
+            )
         self.kept = self.run.snapshot()
 
     def leave(self) -> None:
@@ -176,13 +182,9 @@ class _Loop:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
         plan, run = self.plan, self.run
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
-        watched = bool(self.callbacks) or plan.validate is not None
         number = 0
         while number < plan.epochs and not self.state.stop:
-            ahead: float = 1
-            if not watched:
-                ahead = math.inf if plan.judge is None else plan.ahead() if plan.ahead is not None else 1
-            count = int(max(1, min(ahead, limit // plan.n_minibatches, plan.epochs - number)))
+            count = int(max(1, min(limit // plan.n_minibatches, plan.epochs - number, self.ahead())))
             epochs = [_Epoch(number + i, plan.order()) for i in range(count)]
             if count > 1:
                 yield [(epoch, 0, plan.n_minibatches) for epoch in epochs]
@@ -190,6 +192,12 @@ class _Loop:
                 for first in range(0, plan.n_minibatches, limit):
                     yield [(epochs[0], first, min(first + limit, plan.n_minibatches))]
             number += count
+
+    def ahead(self) -> float:
+        """Return how many epochs may be computed before somebody must look at the first of them."""
+        plan = self.plan
+        judge = math.inf if plan.judge is None else plan.ahead() if plan.ahead is not None else 1
+        return min([1 if plan.validate else math.inf, judge, *(callback.ahead() for callback in self.callbacks)])
 
     def carry_out(self, chunk: Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
@@ -201,6 +209,7 @@ class _Loop:
             finished = last == plan.n_minibatches
             if trouble and epoch.samples < plan.n_samples:
                 break
+            self.is_behind = not trouble and epoch is not chunk[-1][0]
             if finished:
                 _close(epoch, plan, state.history)
             _show(epoch, state, plan, finished)
@@ -215,7 +224,7 @@ class _Loop:
                     state.history.validation_accuracy.append(accuracy)
             if plan.judge is not None:
                 plan.judge(state)
-            if self.publish is not None:
+            if self.publish is not None and not self.is_behind:
                 self.publish()
             for callback in self.callbacks:
                 callback.on_epoch_end(state)
