@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastbp import lbfgs
 from fastbp.architecture import Architecture, Bias
 from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
@@ -21,8 +22,8 @@ from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import rows
 from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
-from fastbp.optimizers import Optimizer, OptimizerState, optimizer_of
-from fastbp.schedules import Pace
+from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
+from fastbp.schedules import Pace, Schedule
 from fastbp.targets import Targets, targets
 from fastbp.training import Plan, train
 
@@ -48,6 +49,18 @@ class _Published:
         if self._packed is None:
             self._packed = layout_of(architecture).parameters(self.weights, self.biases)
         return self._packed
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a training is to learn: the samples chosen, and those for validation."""
+
+    samples: Floats
+    wanted: Targets
+    classify: bool
+    chosen: NDArray[np.int64]
+    validation: tuple[Floats, Targets] | None
+    n_threads: int | None
 
 
 class Network:
@@ -236,7 +249,7 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int = 32,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         validation_fraction: float | None = None,
         shuffle: bool = True,
@@ -257,8 +270,9 @@ class Network:
         epochs : int, default 1
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
-        optimizer : "adam", "sgd", `Adam` or `SGD`
-            Their learning rate may be one of `fastbp.schedules`.
+        optimizer : "adam", "sgd", "lbfgs", `Adam`, `SGD` or `LBFGS`
+            The learning rate of Adam and SGD may be one of `fastbp.schedules`. L-BFGS takes all samples at once and
+            counts its own iterations: `batch_size` and `shuffle` mean nothing to it, `epochs` must stay 1.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
         validation_fraction : float, optional
@@ -338,7 +352,7 @@ class Network:
         y: ArrayLike,
         epochs: int,
         batch_size: int,
-        optimizer: str | Optimizer,
+        optimizer: str | Optimizer | LBFGS,
         validation_data: tuple[ArrayLike, ArrayLike] | None,
         shuffle: bool,
         callbacks: Sequence[Callback],
@@ -351,6 +365,14 @@ class Network:
         epochs = whole(epochs, "epochs", 0)
         batch_size = whole(batch_size, "batch_size", 1)
         rule = optimizer_of(optimizer)
+        if isinstance(rule, LBFGS):
+            if resume:
+                raise ValueError("optimizer is L-BFGS, which takes all samples at once and does not continue: use fit")
+            if epochs != 1:
+                raise ValueError(
+                    f"epochs is {epochs}, but L-BFGS counts its own iterations: leave epochs out and write "
+                    f"optimizer=LBFGS(max_iterations={max(1, epochs)})"
+                )
         shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
         if is_watched() if verbose is None else truth(verbose, "verbose"):
@@ -365,59 +387,104 @@ class Network:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
             samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
             validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
-        _check_needs(watchers, rule, classify, validation is not None or n_held_out > 0)
+        schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
+        _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
 
         with self._exclusive():
-            n = len(samples) - n_held_out
-            chosen = np.arange(n)
+            chosen = np.arange(len(samples) - n_held_out)
             if n_held_out:
                 drawn = self._rng.permutation(len(samples))
                 chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
                 validation = samples[held_out], wanted.take(held_out)
-            batch_size = min(batch_size, n)
+            data = _Data(samples, wanted, classify, chosen, validation, n_threads)
+            if isinstance(rule, LBFGS):
+                return self._minimize(data, rule, watchers, publishes=bool(callbacks))
             remembered = OptimizerState.fresh(rule)
             if resume and self._optimizer is not None:
                 remembered = self._optimizer.handed_to(rule)
-            published = self._published
-            run = Run(
-                self._architecture, published.weights, published.biases, samples, _either(wanted),
-                batch_size=batch_size, update=rule.update, state=remembered.slots, steps=remembered.step,
-                classify=classify, n_threads=n_threads,
-            )  # fmt: skip
+            batch_size = min(batch_size, len(chosen))
+            return self._descend(
+                data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
+            )
 
-            def order() -> NDArray[np.int64]:
-                if not shuffle:
-                    return chosen
-                drawn: NDArray[np.int64] = self._rng.permutation(n)
-                return chosen[drawn] if n_held_out else drawn
+    def _descend(
+        self,
+        data: _Data,
+        rule: Optimizer,
+        remembered: OptimizerState,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool,
+        watchers: Sequence[Callback],
+        *,
+        publishes: bool,
+    ) -> History:
+        """Train mini-batch by mini-batch."""
+        n, all_chosen = len(data.chosen), len(data.chosen) == len(data.samples)
+        run = Run(
+            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=batch_size,
+            update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
+            n_threads=data.n_threads,
+        )  # fmt: skip
+        state = TrainingState(self, History(), epochs, n)
+        pace = Pace(remembered.schedule, remembered.progress, n, state.history)
 
-            def validate() -> tuple[float, float | None]:
-                assert validation is not None
-                return self._measure(run.parameters, *validation, n_threads)
+        def order() -> NDArray[np.int64]:
+            if not shuffle:
+                return data.chosen
+            drawn: NDArray[np.int64] = self._rng.permutation(n)
+            return drawn if all_chosen else data.chosen[drawn]
 
-            state = TrainingState(self, History(), epochs, n)
-            pace = Pace(remembered.schedule, remembered.progress, n, state.history)
-            plan = Plan(
-                epochs, n, batch_size, order, pace.rates, rule.steps, classify, validate if validation else None,
-                lambda state: pace.after(state.history.epochs), pace.ahead,
-            )  # fmt: skip
-            drawn_before = self._rng.bit_generator.state
-            try:
-                publish = (lambda: self._publish(*run.canonical())) if callbacks else None
-                train(run, plan, state, callbacks=watchers, publish=publish)
-            except FloatingPointError:
-                # the orders of epochs that do not count were not drawn
-                self._rng.bit_generator.state = drawn_before
-                for _ in range(state.history.epochs):
-                    order()
-                raise
-            finally:
-                reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
-                self._publish(*run.canonical())
-                self._optimizer = replace(
-                    remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached)
-                )
+        def publish() -> None:
+            self._publish(*run.canonical())
+
+        plan = Plan(
+            epochs, n, batch_size, order, pace.rates, rule.steps, data.classify, self._validation(data, run),
+            lambda state: pace.after(state.history.epochs), pace.ahead,
+        )  # fmt: skip
+        drawn_before = self._rng.bit_generator.state
+        try:
+            train(run, plan, state, callbacks=watchers, publish=publish if publishes else None)
+        except FloatingPointError:
+            # as if the orders of epochs that do not count had not been drawn
+            self._rng.bit_generator.state = drawn_before
+            for _ in range(state.history.epochs):
+                order()
+            raise
+        finally:
+            reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
+            optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
+            publish()
+            self._optimizer = optimizer
         return state.history
+
+    def _minimize(self, data: _Data, rule: LBFGS, watchers: Sequence[Callback], *, publishes: bool) -> History:
+        """Train on all samples at once."""
+        n = len(data.chosen)
+        run = Run(
+            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=n,
+            update=None, classify=data.classify, n_threads=data.n_threads,
+        )  # fmt: skip
+        state = TrainingState(self, History(), rule.max_iterations, n)
+
+        def publish() -> None:
+            self._publish(*run.canonical())
+
+        try:
+            lbfgs.train(
+                lbfgs.Objective(run, data.chosen), rule, state, classify=data.classify, callbacks=watchers,
+                publish=publish if publishes else None, validate=self._validation(data, run),
+            )  # fmt: skip
+        finally:
+            publish()
+        return state.history
+
+    def _validation(self, data: _Data, run: Run) -> Callable[[], tuple[float, float | None]] | None:
+        """Return what measures the validation data with a run's present weights."""
+        if data.validation is None:
+            return None
+        samples, wanted = data.validation
+        return lambda: self._measure(run.parameters, samples, wanted, data.n_threads)
 
     # Asking
 
@@ -683,15 +750,14 @@ def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:
     return count
 
 
-def _check_needs(watchers: Sequence[Callback], rule: Optimizer, classify: bool, validated: bool) -> None:
+def _check_needs(watchers: Sequence[Callback | Schedule], classify: bool, validated: bool) -> None:
     """Refuse whoever watches a figure that this training does not record."""
     recorded = ["loss", "accuracy"] if classify else ["loss"]
     recorded += [f"validation_{name}" for name in recorded] if validated else []
-    needs = [(watcher, watcher.needs) for watcher in watchers]
-    for watcher, needed in (*needs, (rule.schedule, rule.schedule.needs)):
-        if needed is not None and needed not in recorded:
+    for watcher in watchers:
+        if watcher.needs is not None and watcher.needs not in recorded:
             raise ValueError(
-                f"{type(watcher).__name__} watches {needed!r}, but this training records only "
+                f"{type(watcher).__name__} watches {watcher.needs!r}, but this training records only "
                 f"{', '.join(recorded)}: give validation_data or validation_fraction for the validation's figures; "
                 "accuracy needs classes as targets"
             )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.arguments import number, one_of, truth
+from fastbp.arguments import number, one_of, truth, whole
 from fastbp.kernels.layers import BETA_1, BETA_2, EPSILON, ETA, MU, STEP_COLUMNS
 from fastbp.schedules import Constant, Progress, Schedule, rate_of
 
-__all__ = ["SGD", "Adam", "Optimizer", "OptimizerState", "optimizer_of"]
+__all__ = ["LBFGS", "SGD", "Adam", "Optimizer", "OptimizerState", "optimizer_of"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,52 @@ class Adam:
         return steps
 
 
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS by SciPy: a quasi-Newton method on all samples at once, for small sets of data and smooth losses.
+
+    Loss and gradient come from the engine, in the network's dtype and by all threads; SciPy adds them up to steps in
+    float64. float64 networks reach a minimum more closely. It needs SciPy, which the extra `fastbp[sklearn]` brings.
+
+    Parameters
+    ----------
+    max_iterations : int, default 200
+        At least 1. An iteration is an epoch of the history.
+    max_evaluations : int, default 15000
+        Of loss and gradient, at least 1; an iteration takes one or a few.
+    tolerance : float, default 1e-5
+        The training ends where no partial derivative is larger; at least 0.
+    memory : int, default 10
+        Steps from which curvature is estimated; at least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A value outside its domain, or of the wrong type.
+
+    References
+    ----------
+    R. Byrd, P. Lu, J. Nocedal, C. Zhu, "A Limited Memory Algorithm for Bound Constrained Optimization", SIAM J. Sci.
+    Comput. 16 (1995).
+
+    Examples
+    --------
+    >>> LBFGS(max_iterations=50)
+    LBFGS(max_iterations=50, max_evaluations=15000, tolerance=1e-05, memory=10)
+    """
+
+    max_iterations: int = 200
+    max_evaluations: int = 15_000
+    tolerance: float = 1e-5
+    memory: int = 10
+
+    def __post_init__(self) -> None:
+        whole(self.max_iterations, "max_iterations", 1)
+        whole(self.max_evaluations, "max_evaluations", 1)
+        number(self.tolerance, "tolerance", 0, float("inf"), low_allowed=True)
+        whole(self.memory, "memory", 1)
+
+
 def _schedule(learning_rate: Any) -> Schedule:
     """Return the schedule that a user gave or meant. Raises ValueError, TypeError."""
     if isinstance(learning_rate, Schedule):
@@ -197,10 +243,10 @@ class OptimizerState:
         return replace(self, schedule=optimizer.schedule, progress=progress)
 
 
-BY_NAME: dict[str, Optimizer] = {"sgd": SGD(), "adam": Adam()}
+BY_NAME: dict[str, Optimizer | LBFGS] = {"sgd": SGD(), "adam": Adam(), "lbfgs": LBFGS()}
 
 
-def optimizer_of(optimizer: Any) -> Optimizer:
+def optimizer_of(optimizer: Any) -> Optimizer | LBFGS:
     """Return the optimizer that a user names or gives.
 
     Raises
@@ -210,9 +256,12 @@ def optimizer_of(optimizer: Any) -> Optimizer:
     TypeError
         Neither a name nor an optimizer.
     """
-    if isinstance(optimizer, SGD | Adam):
+    if isinstance(optimizer, SGD | Adam | LBFGS):
         return optimizer
     if not isinstance(optimizer, str):
         hint = "; write SGD() rather than SGD" if isinstance(optimizer, type) else ""
-        raise TypeError(f"optimizer is {optimizer!r}, but must be 'sgd', 'adam', an SGD(...) or an Adam(...){hint}")
+        raise TypeError(
+            f"optimizer is {optimizer!r}, but must be 'sgd', 'adam', 'lbfgs', an SGD(...), an Adam(...) or an "
+            f"LBFGS(...){hint}"
+        )
     return BY_NAME[one_of(optimizer, "optimizer", BY_NAME)]

@@ -17,17 +17,7 @@ from fastbp.arguments import number, one_of, whole
 from fastbp.history import History
 from fastbp.monitors import Stall, figure, monitor_of
 
-__all__ = [
-    "Constant",
-    "DivideOnPlateau",
-    "Exponential",
-    "InverseScaling",
-    "Moments",
-    "Pace",
-    "Progress",
-    "Schedule",
-    "rate_of",
-]
+__all__ = ["Constant", "DivideOnPlateau", "Exponential", "InverseScaling", "Moments", "Progress", "Schedule"]
 
 
 class Moments(NamedTuple):
@@ -104,7 +94,7 @@ class Schedule:
 
     def after(self, progress: Progress, history: History, epoch: int, n_samples: int) -> Progress:
         """Return the progress after one epoch more, of which the history tells."""
-        return replace(progress, epochs=progress.epochs + 1, samples=progress.samples + n_samples)
+        return Progress(progress.epochs + 1, progress.samples + n_samples, progress.stall, progress.divisions)
 
     def ahead(self, progress: Progress) -> float:
         """Return how many epochs from here on surely have the rates that `rates` tells already, at least 1."""
