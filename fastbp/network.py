@@ -299,6 +299,8 @@ class Network:
             complete epoch before left them.
         RuntimeError
             The network is in training already.
+        ImportError
+            L-BFGS without SciPy, which the extra `fastbp[sklearn]` brings.
 
         Examples
         --------
@@ -373,6 +375,7 @@ class Network:
                     f"epochs is {epochs}, but L-BFGS counts its own iterations: leave epochs out and write "
                     f"optimizer=LBFGS(max_iterations={max(1, epochs)})"
                 )
+            lbfgs.scipy_optimize()  # an error before anything is done, where there is none
         shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
         if is_watched() if verbose is None else truth(verbose, "verbose"):
