@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,7 @@ class _Loop:
 
     def __init__(self, run: Run, plan: Plan, session: Session) -> None:
         self.run, self.plan, self.session, self.state = run, plan, session, session.state
-        self.snapshot = run.snapshot()  # from where the first epoch of the present chunk begins
+        self.snapshot: Any = None  # from where the first epoch of the present chunk begins
 
     def chunks(self) -> Iterator[Chunk]:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
