@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, n_workers_for
+from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, row_stride
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
@@ -81,9 +81,12 @@ class Run:
     classify : bool
         Count the samples that are classified rightly.
     n_threads : int or None
+        None takes what the work repays, and less while other calls compute.
 
     Attributes
     ----------
+    n_workers : int
+        The most threads that compute.
     steps : int
         Mini-batches that the optimizer has seen.
     """
@@ -108,6 +111,7 @@ class Run:
         self.n_slots = 1 if update is None else UPDATES[update].slots
         self.work = batch_size * multiply_adds(architecture, training=True)
         self.n_workers = n_workers_for(n_threads, self.work)
+        self._shares = n_threads is None
         zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
         slots = list(state) or [zero] * self.n_slots
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > SLAB)
@@ -153,7 +157,9 @@ class Run:
         the last mini-batch that was completed, and `steps` counts it.
         """
         report = np.zeros((len(steps), REPORT_COLUMNS))
-        completed, error = run_team(self._train(order, starts, steps, report), self.n_workers)
+        with Call():
+            n_workers = share_of(self.n_workers) if self._shares else self.n_workers
+            completed, error = run_team(self._train(order, starts, steps, report), n_workers)
         self.steps += completed
         if error is not None:
             raise error
@@ -212,13 +218,28 @@ def evaluate(
     float64 array (n, 2)
         Cost and hit of each sample; empty without y.
     """
+    with Call():
+        return _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
+
+
+def _evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    X: Floats,
+    y: NDArray[Any] | None,
+    classify: bool,
+    wanted: dict[int, Floats],
+    n_threads: int | None,
+) -> NDArray[np.float64]:
     layout = layout_of(architecture)
     n = len(X)
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
     work = n * multiply_adds(architecture, training=False)
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
+    if n_threads is None:
+        n_workers = share_of(n_workers)
     layers, buffers = workspace(layout, rows * n_workers, n_workers)
-    for l, array in (wanted or {}).items():
+    for l, array in wanted.items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)
     report = np.zeros((n if y is not None else 0, REPORT_COLUMNS))
