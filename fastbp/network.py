@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,29 @@ class _OptimizerState:
     update: str
     step: int
     slots: tuple[tuple[Sequence[Floats], Sequence[Floats]], ...]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The right of one thread to train a network."""
+
+    network: Network
+    thread: int
+
+
+_claims: dict[int, _Claim] = {}  # by the id of the network; one operation on it is atomic
+
+
+def _release_after_fork() -> None:
+    """Free, in a forked child, the networks that threads train which it does not have."""
+    for key, claim in list(_claims.items()):
+        if claim.thread != threading.get_ident():
+            claim.network._rng = copy.deepcopy(claim.network._rng)  # a thread that drew left it locked
+            del _claims[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_after_fork)
 
 
 class Network:
@@ -116,7 +140,6 @@ class Network:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
         self._rng = generator(seed)
         self._optimizer: _OptimizerState | None = None
-        self._training = threading.Lock()
         self._publish(*self._initial(init))
 
     # What it is
@@ -387,8 +410,9 @@ class Network:
                 publish = (lambda: self._publish(*run.canonical())) if callbacks else None
                 train(run, plan, state, callbacks=watchers, publish=publish)
             finally:
-                self._publish(*run.canonical())
-                self._optimizer = _OptimizerState(rule.update, run.steps, tuple(run.state()))
+                weights, biases, slots = *run.canonical(), tuple(run.state())  # all or, without memory, nothing
+                self._publish(weights, biases)
+                self._optimizer = _OptimizerState(rule.update, run.steps, slots)
         return state.history
 
     # Asking
@@ -554,14 +578,17 @@ class Network:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError(
-                "this network is in training already: wait for that fit to end, or train a copy made by copy.deepcopy"
-            )
-        try:
+        claim = _Claim(self, threading.get_ident())
+        try:  # an interrupt may come between any two steps
+            if _claims.setdefault(id(self), claim) is not claim:
+                raise RuntimeError(
+                    "this network is in training already: wait for that fit to end, or train a copy made by "
+                    "copy.deepcopy"
+                )
             yield
         finally:
-            self._training.release()
+            if _claims.get(id(self)) is claim:
+                del _claims[id(self)]
 
     def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
         a = self._architecture
@@ -616,7 +643,6 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_training"]
         published = state.pop("_published")
         return state | {"_arrays": (published.weights, published.biases)}
 
@@ -624,7 +650,6 @@ class Network:
         weights, biases = state.pop("_arrays")
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
-        self._training = threading.Lock()
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
 
 

@@ -107,12 +107,13 @@ def train(
             started = time.perf_counter()
             try:
                 report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
+                seconds = time.perf_counter() - started
+                finite = bool(np.isfinite(report[:, COST]).all()) and run.is_finite()
             except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
                 if not run.is_finite():
                     run.restore(kept)
                 raise
-            seconds = time.perf_counter() - started
-            if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
+            if not finite:
                 run.restore(kept)
                 raise FloatingPointError(_explain(report, chunk, state.history))
             begin = 0
