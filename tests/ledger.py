@@ -15,13 +15,11 @@ itself. Tests with the same line and words are one row of the table that ends th
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from cases import Cases
 
 LINES = {  # the promise, in the order of the table
     "threads": "many Python threads train and predict at once",
@@ -35,39 +33,6 @@ LINES = {  # the promise, in the order of the table
     "memory": "no growth, no allocation per mini-batch",
     "denormals": "the floating-point mode",
 }
-
-
-class Cases:
-    """The cases of one test."""
-
-    def __init__(self) -> None:
-        self.tried = self.held = 0
-        self.failures: list[str] = []
-
-    @contextmanager
-    def one(self, what: object) -> Iterator[None]:
-        """Try one case: it held when nothing is raised."""
-        self.tried += 1
-        try:
-            yield
-        except Exception:
-            self.failures.append(f"{what}: {traceback.format_exc()}")
-        else:
-            self.held += 1
-
-    def count(self, tried: int, held: int, what: object = "") -> None:
-        """Add cases that were counted elsewhere."""
-        assert 0 <= held <= tried
-        self.tried += tried
-        self.held += held
-        if held < tried:
-            self.failures.append(f"{what}: {held} of {tried} held")
-
-    def check(self) -> None:
-        """Fail where not all held."""
-        if self.failures:
-            pytest.fail(f"{self.held} of {self.tried} cases held\n" + "\n".join(self.failures[:10]), pytrace=False)
-        assert self.tried > 0, "no case was tried"
 
 
 @dataclass

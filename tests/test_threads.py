@@ -1,8 +1,7 @@
-"""Threads: the barrier, the team of one call, interrupts, many callers at once, and the floating-point mode of each."""
+"""Threads: the barrier, the team of one call, interrupts, and the floating-point mode of each."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -410,108 +409,6 @@ def test_an_interrupted_predict(tmp_path: Path) -> None:
             assert (network.predict(X[:10]) == wanted).all()
     """
     run(code, tmp_path)
-
-
-# Many callers at once
-
-
-def test_many_callers(problem: Problem) -> None:
-    """Threads that train networks of their own and ask a shared one get the bits that they would get one by one."""
-    shared = train(problem)
-
-    def work(i: int) -> list[bytes]:
-        dtype = DTYPES[i % 2]
-        own = draw(np.random.default_rng(i), [5 + i, 9 + i, 3], 200 + i, hidden="tanh", dtype=dtype)
-        network = train(own, batch_size=7 + i, epochs=3, n_threads=1 + i % 3)
-        rows = problem.X[i::8]
-        results = [*network.weights, *network.biases, network.predict(own.X), shared.predict(rows)]
-        for gradients in shared.gradients(rows, problem.y[i::8], n_threads=1 + i % 2):
-            results += gradients
-        return bits([*results, np.array(shared.loss(rows, problem.y[i::8], n_threads=2))])
-
-    wanted = [work(i) for i in range(8)]
-    for _ in range(3):
-        shared.weights = [w.copy() for w in shared.weights]  # packed anew, by whoever comes first
-        with ThreadPoolExecutor(8) as pool:
-            assert list(pool.map(work, range(8))) == wanted
-
-
-def test_predictions_during_a_fit_are_those_of_an_epoch(problem: Problem) -> None:
-    """Others see the weights from before or after an epoch, never a mixture."""
-
-    class Watch(fastbp.Callback):
-        def __init__(self) -> None:
-            self.published: list[bytes] = []
-
-        def on_epoch_end(self, state: Any) -> None:
-            self.published.append(network.predict(X).tobytes())
-            before, deadline = looks[0], time.monotonic() + WATCHDOG
-            while looks[0] < before + 3 and time.monotonic() < deadline:  # one that began after this epoch is over
-                time.sleep(1e-4)
-
-    X, looks = problem.X[:50], [0]
-    network, watch, finished, seen = problem.network(seed=4), Watch(), threading.Event(), set()
-    watch.published.append(network.predict(X).tobytes())
-
-    def look() -> None:
-        while not finished.is_set():
-            seen.add(network.predict(X).tobytes())
-            looks[0] += 1
-
-    with ThreadPoolExecutor(2) as pool:
-        looking = [pool.submit(look) for _ in range(2)]
-        network.fit(problem.X, problem.y, epochs=10, batch_size=20, callbacks=[watch], verbose=False, n_threads=2)
-        finished.set()
-        for one in looking:
-            one.result(WATCHDOG)
-    assert len(set(watch.published)) == 11
-    assert seen == set(watch.published) or seen == set(watch.published[1:])
-
-
-def test_one_training_at_a_time(problem: Problem) -> None:
-    """A second one is refused, by whichever thread, as is an assignment; the first goes on to the same weights."""
-    X, y = problem.X, problem.y
-    refused: list[type[BaseException]] = []
-
-    class Meddler(fastbp.Callback):
-        def on_epoch_end(self, state: Any) -> None:
-            for action in (
-                lambda: network.fit(X, y, verbose=False),
-                lambda: network.partial_fit(X, y),
-                lambda: network.set_layer(0, network.weights[0]),
-                lambda: setattr(network, "weights", network.weights),
-                lambda: setattr(network, "biases", network.biases),
-            ):
-                with pytest.raises(RuntimeError, match="in training already"):
-                    action()
-                with ThreadPoolExecutor(1) as pool:
-                    refused.append(type(pool.submit(action).exception(WATCHDOG)))
-
-    network = problem.network(seed=4)
-    network.fit(X, y, epochs=2, batch_size=50, callbacks=[Meddler()], verbose=False)
-    assert refused == [RuntimeError] * 10
-    assert bits(network.weights) == bits(train(problem).weights)
-    network.fit(X, y, verbose=False)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_after_a_fork(problem: Problem) -> None:
-    """No thread, lock or buffer is lost with the parent's threads: a child trains and predicts to the same bits."""
-    wanted = bits(train(problem, n_threads=2).weights)
-    child = os.fork()
-    if child == 0:
-        try:
-            same = bits(train(problem, n_threads=2).weights) == wanted
-            os._exit(0 if same else 1)
-        finally:
-            os._exit(2)
-    deadline = time.monotonic() + WATCHDOG
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(child, 9)
-        time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(ended[1]) == 0
 
 
 # The floating-point mode

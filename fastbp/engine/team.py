@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from fastbp.engine.memory import aligned_zeros
 from fastbp.kernels.threads import ABORT, TEAM_WORDS
 
+if sys.platform == "linux":
+    import resource
+
 __all__ = ["Task", "run_team"]
 
 # (the team's words, this worker, how many workers) -> how much it completed
@@ -121,8 +124,6 @@ def _check_room() -> None:
     Python would wait for ever for such a thread to say that it has started.
     """
     if sys.platform == "linux":  # others do not limit the address space
-        import resource
-
         limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
         stack = threading.stack_size() or (_USUAL_STACK if limit == resource.RLIM_INFINITY else limit)
         try:
