@@ -554,7 +554,9 @@ class Network:
     def _classifies(self, wanted: Targets) -> bool:
         """Whether accuracy means anything: the targets are classes."""
         a = self._architecture
-        return wanted.labels is not None or a.output == "softmax" or (a.loss == "cross_entropy" and a.n_out == 1)
+        if a.n_out == 1:
+            return a.loss == "cross_entropy"
+        return a.output == "softmax" or wanted.are_classes
 
     def _forward(self, samples: Floats, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]

@@ -36,6 +36,24 @@ class Targets:
     labels: NDArray[np.int64] | None
     values: NDArray[Any] | None
 
+    @property
+    def are_classes(self) -> bool:
+        """Whether they are labels, or rows with a 1 and otherwise 0.
+
+        Examples
+        --------
+        >>> from fastbp.targets import targets
+        >>> targets([[0, 1], [1, 0]], 2, 2, "float32", "mse", "sigmoid").are_classes
+        True
+        >>> targets([[0, 1], [1, 1]], 2, 2, "float32", "mse", "sigmoid").are_classes
+        False
+        """
+        if self.values is None:
+            return True
+        step = max(1, SUM_ENTRIES // self.values.shape[1])
+        blocks = (self.values[start : start + step] for start in range(0, len(self.values), step))
+        return all(np.count_nonzero(block) == len(block) and (block == 1).any(axis=1).all() for block in blocks)
+
     def dense(self, dtype: DTypeLike, n_out: int) -> NDArray[Any]:
         """Return the targets as a matrix of shape (n, n_out), labels as one-hot rows.
 
