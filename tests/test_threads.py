@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numba
@@ -284,131 +280,6 @@ def test_an_abort_at_any_moment_leaves_a_completed_minibatch(
             elif done == 0:
                 longest *= 1.4
     assert in_the_midst > 0
-
-
-INTERRUPTED = """
-    import signal, sys, threading, time
-    import numpy as np
-    import fastbp
-
-    X = np.random.default_rng(0).random((4000, 64), np.float32)
-    y = np.arange(4000) % 10
-    batch_size, main = 10, threading.main_thread().ident
-
-    def make():
-        return fastbp.Network([64, 40, 10], hidden="tanh", output="softmax", seed=1)
-
-    def interrupt(after, again=None):
-        def send():
-            started.wait()
-            time.sleep(after)
-            signal.pthread_kill(main, signal.SIGINT)
-            if again is not None:
-                time.sleep(again)
-                signal.pthread_kill(main, signal.SIGINT)
-        started = threading.Event()
-        thread = threading.Thread(target=send)
-        thread.start()
-        return started, thread
-
-    def alone(thread):
-        thread.join()
-        assert threading.active_count() == 1, threading.enumerate()
-
-    train = dict(batch_size=batch_size, optimizer=fastbp.SGD(0.01), shuffle=False)
-    make().fit(X, y, epochs=1, verbose=False, **train)  # compiles
-"""
-
-
-def run(code: str, folder: Path) -> None:
-    """Run Python code in a process that may be interrupted; warnings are errors there."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(INTERRUPTED) + dedent(code) + "\nprint('end')"],
-        capture_output=True,
-        text=True,
-        timeout=WATCHDOG,
-        cwd=folder,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "end"), done.stderr
-
-
-interruptible = pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
-
-
-@interruptible
-@pytest.mark.parametrize("n_threads", [1, 2, 5])
-def test_an_interrupted_fit(tmp_path: Path, n_threads: int) -> None:
-    """The weights are those of a completed mini-batch, no thread is left, and the network can be used and trained."""
-    code = f"""
-        for after in 0.001, 0.02, 0.1, 0.25:
-            network = make()
-            start = [w.copy() for w in network.weights]
-            started, thread = interrupt(after)
-            try:
-                started.set()
-                network.fit(X, y, epochs=1_000_000, n_threads={n_threads}, verbose=False, **train)
-            except KeyboardInterrupt:
-                pass
-            else:
-                raise AssertionError("it was not interrupted")
-            alone(thread)
-            steps = network._optimizer.step if network._optimizer else 0
-            epochs, rest = divmod(steps, len(X) // batch_size)
-            other = make()
-            other.fit(X, y, epochs=epochs, verbose=False, **train)
-            if rest:
-                other.partial_fit(X[:rest * batch_size], y[:rest * batch_size], **train)
-            for w, v, s in zip(network.weights, other.weights, start):
-                assert w.tobytes() == v.tobytes(), (after, steps)
-                assert steps == 0 or w.tobytes() != s.tobytes()
-            assert steps > 0 or after < 0.1
-            before = network.loss(X, y)
-            network.fit(X, y, epochs=1, n_threads={n_threads}, verbose=False, **train)
-            assert network.loss(X, y) < before
-    """
-    run(code, tmp_path)
-
-
-@interruptible
-def test_two_interrupts(tmp_path: Path) -> None:
-    """A second one while the first is dealt with leaves no thread either."""
-    code = """
-        for again in 0.0, 0.0001, 0.001:
-            network = make()
-            started, thread = interrupt(0.05, again)
-            try:
-                try:
-                    started.set()
-                    network.fit(X, y, epochs=1_000_000, n_threads=3, verbose=False, **train)
-                finally:
-                    thread.join()
-            except KeyboardInterrupt:
-                pass
-            alone(thread)
-            assert all(np.isfinite(w).all() for w in network.weights)
-            network.fit(X, y, epochs=1, n_threads=3, verbose=False, **train)
-    """
-    run(code, tmp_path)
-
-
-@interruptible
-def test_an_interrupted_predict(tmp_path: Path) -> None:
-    code = """
-        network = fastbp.Network([64, 3000, 3000, 10], hidden="relu", seed=1)
-        wanted = network.predict(X[:10])
-        for n_threads in 1, 2:
-            started, thread = interrupt(0.05)
-            try:
-                started.set()
-                network.predict(np.tile(X, (10, 1)), n_threads=n_threads)
-            except KeyboardInterrupt:
-                pass
-            else:
-                raise AssertionError("it was not interrupted")
-            alone(thread)
-            assert (network.predict(X[:10]) == wanted).all()
-    """
-    run(code, tmp_path)
 
 
 # The floating-point mode

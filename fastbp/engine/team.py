@@ -32,6 +32,11 @@ _FIRST_FRAMES = 4 << 20  # bytes that Python needs to begin a thread, by far: an
 _USUAL_STACK = 8 << 20
 
 
+# The threads of calls before, which the next worker frees: Python does that with a callback, and if that came in the
+# main thread, a Ctrl-C at that moment would be printed and forgotten.
+_ended: list[_Worker] = []
+
+
 class _Worker(threading.Thread):
     """One thread of the team; what its task returned or raised."""
 
@@ -47,6 +52,8 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         task, words, worker, n_workers = self._arguments
+        del self._arguments  # the buffers go with this frame
+        _ended.clear()
         try:
             self.completed = task(words, worker, n_workers)
         except BaseException as error:
@@ -106,8 +113,8 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
         for worker in workers:
             worker.join()
     except BaseException as interruption:
-        error = interruption
         words[ABORT] = 1
+        error = interruption.with_traceback(None)  # its frames would keep the threads
         _join(workers)
         refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering
         if refused and isinstance(interruption, RuntimeError | MemoryError):
@@ -115,6 +122,7 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
                 return run_team(task, 1)
             return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
     raised = [worker.error for worker in workers if worker.error is not None]
+    _ended.extend(worker for worker in workers if worker.error is None)
     return min(worker.completed for worker in workers), error or (raised[0] if raised else None)
 
 
