@@ -1,7 +1,7 @@
 """Targets: what the outputs of a network shall become, as the kernels read it.
 
 The user's y ends either as class labels, one integer a sample, which stand for the one-hot rows without ever making
-them, or as a matrix of real values. Both are read-only and share the memory of y where y already lies so.
+them, or as a matrix of real values. Both are read-only; values share the memory of y where y already lies so.
 """
 
 from __future__ import annotations
@@ -177,13 +177,14 @@ def _labels(array: NDArray[Any], n_out: int, name: str) -> NDArray[np.int64]:
             f"are class labels and must be integers: use {name}.astype(int) if these are labels, or hand over real "
             f"targets of shape ({len(array)}, {n_out})"
         )
-    if array.min() < 0 or array.max() >= n_out:
-        i = int(np.argmax((array < 0) | (array >= n_out)))
+    labels = array.astype(np.int64)  # a copy: they are places in memory, and the caller's may change after this check
+    if labels.min() < 0 or labels.max() >= n_out:  # what is beyond int64 has become negative
+        i = int(np.argmax((labels < 0) | (labels >= n_out)))
         raise ValueError(
             f"{name}[{i}] is {array[i]}; class labels must lie in 0..{n_out - 1}: "
             f"np.unique({name}, return_inverse=True)[1] numbers classes so"
         )
-    return read_only(np.require(array, np.int64, ["C", "A"]), np.int64)
+    return read_only(labels, np.int64)
 
 
 def _check_probabilities(values: NDArray[Any], output: str, name: str) -> None:
