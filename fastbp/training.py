@@ -190,6 +190,8 @@ class _Loop:
         started = time.perf_counter()
         try:
             report = run.minibatches(*tables)
+            seconds = time.perf_counter() - started
+            finite = bool(np.isfinite(report[:, COST]).all()) and run.is_finite()
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
             if run.is_finite():
                 self.count(chunk, run.report[: run.steps - before], rates, time.perf_counter() - started)
@@ -199,9 +201,8 @@ class _Loop:
             else:
                 run.restore(self.snapshot)
             raise
-        seconds = time.perf_counter() - started
         trouble = ""
-        if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
+        if not finite:
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
         self.count(chunk, report, rates, seconds)
