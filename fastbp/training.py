@@ -63,6 +63,8 @@ class Plan:
     ahead : callable or None
         Returns how many epochs may be computed before `judge` sees the first of them, at least 1, also infinity: before
         the last of them it neither stops, nor changes a step, nor looks at weights. None means 1.
+    finite : bool
+        Whether numbers must stay finite; False goes on with infinities and NaN, and makes no copies to go back to.
     """
 
     epochs: int
@@ -75,6 +77,7 @@ class Plan:
     validate: Callable[[], tuple[float, float | None]] | None = None
     judge: Callable[[TrainingState], None] | None = None
     ahead: Callable[[], float] | None = None
+    finite: bool = True
 
     @property
     def n_minibatches(self) -> int:
@@ -118,7 +121,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN. Parameters, optimizer's state and history are those of the last
+        The loss or a parameter became infinite or NaN, which the plan does not bear. Parameters, optimizer's state and history are those of the last
         complete epoch before. (Unless the judge or a callback told the state to keep others, as after any end.)
     """
     loop = _Loop(run, plan, state, callbacks, publish)
@@ -148,7 +151,7 @@ class _Loop:
     ) -> None:
         self.run, self.plan, self.state, self.callbacks, self.publish = run, plan, state, callbacks, publish
         self.begun: list[Callback] = []
-        self.snapshot = run.snapshot()  # from where the present chunk's first epoch begins
+        self.snapshot: Any = None  # from where the present chunk's first epoch begins
         self.kept: Any = None
 
     def begin(self) -> None:
@@ -194,7 +197,7 @@ class _Loop:
     def carry_out(self, chunk: Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
         plan, state = self.plan, self.state
-        if chunk[0][1] == 0:
+        if plan.finite and chunk[0][1] == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
         for epoch, _, last in chunk:
@@ -240,7 +243,7 @@ class _Loop:
         try:
             report = run.minibatches(*tables)
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
-            if run.is_finite():
+            if not self.plan.finite or run.is_finite():
                 self.count(chunk, run.report[: run.steps - before], rates, time.perf_counter() - started)
                 for epoch, _, _ in chunk:
                     if epoch.samples == self.plan.n_samples:
@@ -250,7 +253,7 @@ class _Loop:
             raise
         seconds = time.perf_counter() - started
         trouble = ""
-        if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
+        if self.plan.finite and not (np.isfinite(report[:, COST]).all() and run.is_finite()):
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
         self.count(chunk, report, rates, seconds)
