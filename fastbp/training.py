@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS
+from fastbp.kernels.layers import COST, HITS, SCALE
 
 __all__ = ["Plan", "train"]
 
@@ -42,11 +42,14 @@ class Plan:
     order : callable
         Called once an epoch, in order; returns the order of its samples, int64 (n_samples,).
     steps : callable
-        (first, count) -> the numbers for the steps first + 1, ..., first + count, one row each.
+        (first, count) -> the numbers for the steps first + 1, ..., first + count, one row each; all but SCALE.
     classify : bool
         Whether accuracy means anything.
     validate : callable or None
         Called at the end of each epoch; returns loss and accuracy (or None) of the validation data.
+    sample_weight : float64 array (n_samples,) or None
+        As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
+        weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
     """
 
     epochs: int
@@ -56,6 +59,7 @@ class Plan:
     steps: Callable[[int, int], NDArray[np.float64]]
     classify: bool
     validate: Callable[[], tuple[float, float | None]] | None = None
+    sample_weight: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -103,10 +107,12 @@ def train(
         for chunk in _chunks(plan, run.work, looked_at, state):
             order, starts = _lay_out(chunk, plan.batch_size)
             n_minibatches = len(starts) - 1
+            steps = plan.steps(run.steps, n_minibatches)
+            steps[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
             kept = run.snapshot()
             started = time.perf_counter()
             try:
-                report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
+                report = run.minibatches(order, starts, steps)
             except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
                 if not run.is_finite():
                     run.restore(kept)
@@ -115,6 +121,8 @@ def train(
             if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
                 run.restore(kept)
                 raise FloatingPointError(_explain(report, chunk, state.history))
+            if plan.sample_weight is not None:  # means, times the number of samples
+                report[:, [COST, HITS]] *= (np.diff(starts) * steps[:, SCALE])[:, np.newaxis]
             begin = 0
             for epoch, first, last in chunk:
                 count = last - first
