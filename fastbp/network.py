@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastbp.architecture import Architecture, Bias
 from fastbp.arguments import generator, integer, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
-from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import rows
-from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
+from fastbp.kernels.layers import COST, HITS, SCALE, STEP_COLUMNS, Parameters
 from fastbp.optimizers import Optimizer, optimizer_of
-from fastbp.targets import Targets, targets
+from fastbp.targets import Targets, sample_weights, targets
 from fastbp.training import Plan, train
 
 __all__ = ["Network"]
@@ -244,6 +244,7 @@ class Network:
         epochs: int = 1,
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
+        sample_weight: ArrayLike | None = None,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -264,6 +265,9 @@ class Network:
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
         optimizer : "adam", "sgd", `Adam` or `SGD`
+        sample_weight : array_like (n,), optional
+            As how many samples each counts in the mean of its mini-batch: finite, at least 0, not all 0. A mini-batch
+            whose weights are all 0 changes nothing.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
         shuffle : bool, default True
@@ -298,8 +302,9 @@ class Network:
         True
         """
         return self._fit(
-            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False
-        )
+            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False,
+            sample_weight=sample_weight,
+        )  # fmt: skip
 
     def partial_fit(
         self,
@@ -308,6 +313,7 @@ class Network:
         *,
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
+        sample_weight: ArrayLike | None = None,
         shuffle: bool = True,
         n_threads: int | None = None,
     ) -> History:
@@ -326,7 +332,10 @@ class Network:
         >>> losses[0] > losses[1] > losses[2]
         True
         """
-        return self._fit(X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True)
+        return self._fit(
+            X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True,
+            sample_weight=sample_weight,
+        )  # fmt: skip
 
     def _fit(
         self,
@@ -342,6 +351,7 @@ class Network:
         n_threads: int | None,
         *,
         resume: bool,
+        sample_weight: ArrayLike | None,
     ) -> History:
         epochs = whole(epochs, "epochs", 0)
         batch_size = whole(batch_size, "batch_size", 1)
@@ -353,6 +363,7 @@ class Network:
         n_threads = _threads(n_threads)
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         validation = None
         if validation_data is not None:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
@@ -369,7 +380,7 @@ class Network:
             run = Run(
                 self._architecture, published.weights, published.biases, samples, _either(wanted),
                 batch_size=batch_size, update=rule.update, state=remembered.slots, steps=remembered.step,
-                classify=self._classifies(wanted), n_threads=n_threads,
+                classify=self._classifies(wanted), n_threads=n_threads, sample_weight=weight,
             )  # fmt: skip
 
             def order() -> NDArray[np.int64]:
@@ -384,7 +395,7 @@ class Network:
 
             plan = Plan(
                 epochs, n, batch_size, order, rates, rule.steps, self._classifies(wanted),
-                validate if validation else None,
+                validate if validation else None, sample_weight=weight,
             )  # fmt: skip
             state = TrainingState(self, History(), epochs, n)
             try:
@@ -459,8 +470,10 @@ class Network:
         """
         return self._forward(self._rows(X), list(range(len(self.weights))), n_threads)
 
-    def loss(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the mean cost of samples; X and y as in `fit`.
+    def loss(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the mean cost of samples, weighted with `sample_weight`; X, y and the weights as in `fit`.
 
         Examples
         --------
@@ -471,10 +484,13 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
-        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads)[0]
+        weight = sample_weights(sample_weight, len(samples))
+        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads, weight)[0]
 
-    def accuracy(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the share of samples whose class is right; X and y as in `fit`.
+    def accuracy(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the share of samples whose class is right, or of their weight; X, y and the weights as in `fit`.
 
         The class of a row of targets is its largest, that of a single target is whether it is at least 1/2.
 
@@ -487,14 +503,15 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         packed = self._published.packed(self._architecture)
         report = evaluate(
             self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads)
         )
-        return float(report[:, HITS].mean())
+        return float(np.average(report[:, HITS], weights=weight))
 
     def gradients(
-        self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
     ) -> tuple[list[Floats], list[Floats]]:
         """Return the gradient of `loss`: dC/dw (BP4) and dC/db (BP3) of each layer.
 
@@ -513,13 +530,16 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         published = self._published
         n = len(samples)
         run = Run(
             self._architecture, published.weights, published.biases, samples, _either(wanted),
-            batch_size=n, update=None, n_threads=_threads(n_threads),
+            batch_size=n, update=None, n_threads=_threads(n_threads), sample_weight=weight,
         )  # fmt: skip
-        run.minibatches(np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS)))
+        order, starts, steps = np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS))
+        steps[:, SCALE] = scales(divisors(order, starts, weight))
+        run.minibatches(order, starts, steps)
         return run.state()[0]
 
     # Parts
@@ -544,13 +564,19 @@ class Network:
         return arrays
 
     def _measure(
-        self, parameters: Parameters, samples: Floats, wanted: Targets, n_threads: int | None
+        self,
+        parameters: Parameters,
+        samples: Floats,
+        wanted: Targets,
+        n_threads: int | None,
+        weight: NDArray[np.float64] | None = None,
     ) -> tuple[float, float | None]:
         classify = self._classifies(wanted)
         report = evaluate(
             self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads)
         )
-        return float(report[:, COST].mean()), float(report[:, HITS].mean()) if classify else None
+        cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
+        return cost, hits if classify else None
 
     def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
         self._published = _Published(weights, biases)

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS
+from fastbp.kernels.layers import COST, HITS, SCALE
 
 __all__ = ["Plan", "train"]
 
@@ -51,7 +51,7 @@ class Plan:
         to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after
         an error.
     steps : callable
-        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each.
+        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all but SCALE.
     classify : bool
         Whether accuracy means anything.
     validate : callable or None
@@ -65,6 +65,9 @@ class Plan:
         the last of them it neither stops, nor changes a step, nor looks at weights. None means 1.
     finite : bool
         Whether numbers must stay finite; False goes on with infinities and NaN, and makes no copies to go back to.
+    sample_weight : float64 array (n_samples,) or None
+        As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
+        weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
     """
 
     epochs: int
@@ -78,6 +81,7 @@ class Plan:
     judge: Callable[[TrainingState], None] | None = None
     ahead: Callable[[], float] | None = None
     finite: bool = True
+    sample_weight: NDArray[np.float64] | None = None
 
     @property
     def n_minibatches(self) -> int:
@@ -232,7 +236,9 @@ class _Loop:
         counts = [last - first for _, first, last in chunk]
         epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk], np.int64), counts)
         rates = self.plan.rates(steps, epochs)
-        return (order, starts, self.plan.steps(steps, rates)), rates
+        rows = self.plan.steps(steps, rates)
+        rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
+        return (order, starts, rows), rates
 
     def compute(self, chunk: Chunk) -> str:
         """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
@@ -244,7 +250,8 @@ class _Loop:
             report = run.minibatches(*tables)
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
             if not self.plan.finite or run.is_finite():
-                self.count(chunk, run.report[: run.steps - before], rates, time.perf_counter() - started)
+                report = run.report[: run.steps - before]
+                self.count(chunk, report, tables, rates, time.perf_counter() - started)
                 for epoch, _, _ in chunk:
                     if epoch.samples == self.plan.n_samples:
                         _close(epoch, self.plan, self.state.history)
@@ -256,11 +263,21 @@ class _Loop:
         if self.plan.finite and not (np.isfinite(report[:, COST]).all() and run.is_finite()):
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
-        self.count(chunk, report, rates, seconds)
+        self.count(chunk, report, tables, rates, seconds)
         return trouble
 
-    def count(self, chunk: Chunk, report: NDArray[np.float64], rates: NDArray[np.float64], seconds: float) -> None:
+    def count(
+        self,
+        chunk: Chunk,
+        report: NDArray[np.float64],
+        tables: Tables,
+        rates: NDArray[np.float64],
+        seconds: float,
+    ) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
+        if self.plan.sample_weight is not None:  # means, times the number of samples
+            _, starts, steps = tables
+            report = report * (np.diff(starts) * steps[:, SCALE])[: len(report), np.newaxis]
         begin = 0
         for epoch, first, last in chunk:
             if begin >= len(report):

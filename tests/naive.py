@@ -335,9 +335,18 @@ def parameters(f: Arithmetic, arrays: Sequence[ArrayLike]) -> list[Bounded]:
 
 
 def forward_backward(
-    weights: Values, biases: Values, activations: Sequence[str], loss: str, X: ArrayLike, Y: ArrayLike
+    weights: Values,
+    biases: Values,
+    activations: Sequence[str],
+    loss: str,
+    X: ArrayLike,
+    Y: ArrayLike,
+    sample_weight: Array | None = None,
 ) -> Pass:
-    """Compute one mini-batch as the kernels do, with bounds. Y has one row of targets a sample."""
+    """Compute one mini-batch as the kernels do, with bounds. Y has one row of targets a sample.
+
+    A sample's weight multiplies its delta, rounded to the dtype, and its cost in float64.
+    """
     f = weights[0].f
     x, y = f.given(X), f.given(Y)
     m, n_layers = len(x.value), len(weights)
@@ -359,7 +368,14 @@ def forward_backward(
     else:
         costs, delta = (_quadratic if loss == "quadratic" else _mse)(difference, primes[-1])
 
-    scale = f.rounded(1 / m)
+    divisor = float(m)
+    if sample_weight is not None:
+        divisor = float(np.sum(sample_weight))
+        delta = delta * f.rounded(sample_weight[:, None])
+        costs = Bounded(costs.value * sample_weight, costs.error * sample_weight, f)
+        costs = costs.widened(WIDE_U * costs.size)
+    # in float64 a divisor that is itself a sum may be m u off, and its reciprocal rounds
+    scale = f.rounded(1 / divisor).widened(m * WIDE_U / divisor * (sample_weight is not None))
     dw: list[Bounded] = []
     db: list[Bounded] = []
     over_samples = f.chain_over_samples(m)
@@ -369,8 +385,9 @@ def forward_backward(
         if l > 0:
             delta = chain(delta, weights[l]) * primes[l - 1]  # BP2
     total = costs.error.sum() + m * WIDE_U * costs.size.sum()
-    cost = Bounded(costs.value.mean(), total / m, f)
-    return Pass(cost.widened(WIDE_U * cost.size), costs, a[1:], dw[::-1], db[::-1])
+    cost = Bounded(costs.value.sum() / divisor, total / divisor, f)
+    more = WIDE_U * (1 if sample_weight is None else m + 1)
+    return Pass(cost.widened(more * cost.size), costs, a[1:], dw[::-1], db[::-1])
 
 
 def _over_samples(delta: Bounded) -> Bounded:
@@ -465,6 +482,7 @@ def train(
     hyper: Mapping[str, float],
     batches: Sequence[Any],
     train_bias: bool = True,
+    sample_weight: Array | None = None,
 ) -> tuple[list[Bounded], list[Bounded]]:
     """Train as `fastbp.reference.train` does, and carry the bounds from step to step.
 
@@ -475,7 +493,10 @@ def train(
     w, b = parameters(f, weights), parameters(f, biases)
     zeros = [[f.given(np.zeros_like(p.value))] * slots for p in (*w, *b)]
     for t, batch in enumerate(batches, 1):
-        result = forward_backward(w, b, activations, loss, X[batch], Y[batch])
+        weight = None if sample_weight is None else sample_weight[batch]
+        if weight is not None and not weight.any():
+            continue
+        result = forward_backward(w, b, activations, loss, X[batch], Y[batch], weight)
         h = _hyper(f, update, hyper, t)
         updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*result.dw, *result.db), zeros, strict=True)]
         zeros = [s for _, s in updated]

@@ -37,6 +37,7 @@ class Problem:
     X: Array
     y: Array
     bias: Any = True
+    weight: Array | None = None  # of the samples
     Y: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class Problem:
         """Return cost, dw, db and activations by the reference, by sample where that is quick, else in matrix form."""
         X = self.X.astype(np.float64)
         form = component if len(X) * len(self.weights) <= 60 else matrix
-        cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y)
+        cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y, self.weight)
         filled = [np.zeros(len(w)) if b is None else b for w, b in zip(dw, db, strict=True)]
         return cost, dw, filled, form.forward(*self.wide(), X)[1][1:]
 
@@ -86,6 +87,7 @@ class Problem:
             self.loss,
             self.X,
             self.Y,
+            self.weight,
         )
 
 

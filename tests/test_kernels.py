@@ -54,10 +54,10 @@ def share(got: Any, wanted: Any, by_kernel: Bounded, by_reference: Bounded) -> f
 def check(problem: Problem, n_threads: int) -> None:
     """Check all that a mini-batch gives against the reference."""
     network, data = problem.network(), (problem.X, problem.y)
-    dw, db = network.gradients(*data, n_threads=n_threads)
+    dw, db = network.gradients(*data, sample_weight=problem.weight, n_threads=n_threads)
     a = network.activations(problem.X, n_threads=n_threads)
     np.testing.assert_array_equal(network.predict(problem.X, n_threads=n_threads), a[-1])
-    cost = network.loss(*data, n_threads=n_threads)
+    cost = network.loss(*data, sample_weight=problem.weight, n_threads=n_threads)
 
     cost_expected, dw_expected, db_expected, a_expected = problem.expected()
     kernel, reference = bounds(problem)

@@ -44,10 +44,13 @@ def compare(problem: Problem, update: str, batch_size: int, epochs: int, n_threa
     network = problem.network()
     history = network.fit(
         problem.X, problem.y, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=False,
-        verbose=False, n_threads=n_threads,
+        verbose=False, n_threads=n_threads, sample_weight=problem.weight,
     )  # fmt: skip
     batches = epochs * reference.minibatches(len(problem.X), batch_size)
-    rest: dict[str, Any] = {"update": update, "hyper": hyper, "batches": batches, "train_bias": problem.bias is True}
+    rest: dict[str, Any] = {
+        "update": update, "hyper": hyper, "batches": batches, "train_bias": problem.bias is True,
+        "sample_weight": problem.weight,
+    }  # fmt: skip
     data = problem.loss, problem.X.astype(np.float64), problem.Y
     weights, biases, losses = reference.train(*problem.wide(), *data, **rest)
     sizes = np.tile([len(batch) for batch in batches[: len(batches) // epochs]], (epochs, 1))

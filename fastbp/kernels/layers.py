@@ -32,12 +32,13 @@ from typing import Any, NamedTuple
 ) = range(15)
 LAYER_COLUMNS = 15
 
-# Columns of the table of steps (float64); see updates.Hyper
-ETA, MU, BETA_1, BETA_2, EPSILON, PENALTY = range(6)
-STEP_COLUMNS = 6
+# Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
+# the number of its samples or the sum of their weights; where it is 0, nothing happens
+ETA, MU, BETA_1, BETA_2, EPSILON, PENALTY, SCALE = range(7)
+STEP_COLUMNS = 7
 
 # Columns of the report on each mini-batch (float64)
-COST, HITS = range(2)  # sum of C over its samples, samples classified rightly
+COST, HITS = range(2)  # sums over its samples of weight C, and of weight where classified rightly
 REPORT_COLUMNS = 2
 
 BLOCK = 256  # samples in one chain of a gradient; blocks are added in order
@@ -88,3 +89,4 @@ class Samples(NamedTuple):
     y_stride: int  # 0 for labels
     loss: int  # code, see losses.py
     classify: int  # 1 if hits are wanted
+    weight: int  # float64 weights of the samples; 0 where each counts once

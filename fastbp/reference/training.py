@@ -193,6 +193,7 @@ def train(
     batches: Iterable[Array | slice],
     form: str = "matrix",
     train_bias: bool = True,
+    sample_weight: Array | None = None,
 ) -> tuple[list[Array], list[Array | None], Array]:
     """Train a network on one mini-batch after another, from a fresh optimizer; the arrays given stay as they are.
 
@@ -208,6 +209,9 @@ def train(
         Which of the two forms of the equations computes the gradients.
     train_bias : bool, default True
         False keeps the biases as they are.
+    sample_weight : ndarray, shape (n,), optional
+        As how many samples each counts in the mean of its mini-batch. A mini-batch whose weights are all 0 is counted
+        as a step, has a loss of 0 and changes nothing.
 
     Returns
     -------
@@ -241,7 +245,12 @@ def train(
     optimizer = Optimizer(trained(weights, biases), update, hyper)
     losses: list[float] = []
     for batch in batches:
-        cost, dw, db = FORMS[form](weights, biases, activations, loss, X[batch], Y[batch])
+        weight = None if sample_weight is None else sample_weight[batch]
+        if weight is not None and not weight.any():
+            optimizer.t += 1
+            losses.append(0.0)
+            continue
+        cost, dw, db = FORMS[form](weights, biases, activations, loss, X[batch], Y[batch], weight)
         optimizer.step(trained(dw, db))
         losses.append(cost)
     return weights, biases, np.array(losses, dtype=np.float64)

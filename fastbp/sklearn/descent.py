@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import TrainingState
 from fastbp.kernels.layers import PENALTY
 from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
@@ -151,7 +151,7 @@ class Descent:
             permutation = np.arange(len(self.samples))
             self.rng.shuffle(permutation)
             self.samples = self.samples[permutation]
-        penalties = self.alpha / np.diff(self._starts)
+        penalties = self.alpha * scales(divisors(self.samples, self._starts, self.sample_weight))
         self._penalties = np.concatenate([self._penalties, penalties])
         return self.samples
 

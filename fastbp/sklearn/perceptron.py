@@ -212,6 +212,7 @@ class Perceptron(BaseEstimator):
         run = Run(
             architecture, weights, biases, X, y,
             batch_size=batch_size, update=optimizer.update, state=optimizer.slots, steps=optimizer.steps,
+            sample_weight=problem.sample_weight,
         )  # fmt: skip
         improvement = Improvement(self.tol, self.n_iter_no_change)
         if incremental:
@@ -229,7 +230,7 @@ class Perceptron(BaseEstimator):
         epochs = 1 if incremental else int(self.max_iter)
         plan = Plan(
             epochs, len(samples), batch_size, descent.order, descent.rates, descent.steps, False,
-            judge=descent.judge, ahead=descent.ahead, finite=False,
+            judge=descent.judge, ahead=descent.ahead, finite=False, sample_weight=problem.sample_weight,
         )  # fmt: skip
         state = TrainingState(self, History(), epochs, len(samples))
         try:
