@@ -51,7 +51,8 @@ class Plan:
         to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after
         an error.
     steps : callable
-        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all but SCALE.
+        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all
+        but SCALE.
     classify : bool
         Whether accuracy means anything.
     validate : callable or None
@@ -125,8 +126,8 @@ def train(
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN, which the plan does not bear. Parameters, optimizer's state and history are those of the last
-        complete epoch before. (Unless the judge or a callback told the state to keep others, as after any end.)
+        The loss or a parameter became infinite or NaN, and the plan does not allow it. Parameters, optimizer's state and
+        history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep others, as after any end.)
     """
     loop = _Loop(run, plan, state, callbacks, publish)
     state._keep = loop.keep

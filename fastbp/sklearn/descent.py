@@ -158,7 +158,9 @@ class Descent:
     def rates(self, first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the learning rate of each mini-batch, which belongs to the epoch with that number."""
         begin, end = int(epochs[0]), int(epochs[-1]) + 1
-        of_epochs = [self.optimizer.rate_after(self.t + (epoch - self.epochs) * len(self.samples)) for epoch in range(begin, end)]
+        of_epochs = [
+            self.optimizer.rate_after(self.t + (epoch - self.epochs) * len(self.samples)) for epoch in range(begin, end)
+        ]
         if begin == self.epochs:
             of_epochs[0] = self.optimizer.learning_rate
         return np.array(of_epochs)[epochs - begin]

@@ -7,6 +7,7 @@ since its users write into them. An estimator holds nothing but parameters, plai
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import warnings
 from collections.abc import Iterator
@@ -141,12 +142,12 @@ class Perceptron(BaseEstimator):
 
     @contextmanager
     def _as_before_on_error(self) -> Iterator[None]:
-        before = vars(self).copy()
+        before = self.__dict__.copy()
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> None:
@@ -214,13 +215,13 @@ class Perceptron(BaseEstimator):
             batch_size=batch_size, update=optimizer.update, state=optimizer.slots, steps=optimizer.steps,
             sample_weight=problem.sample_weight,
         )  # fmt: skip
-        improvement = Improvement(self.tol, self.n_iter_no_change)
-        if incremental:
-            improvement.count = getattr(self, "_no_improvement_count", 0)
-        if getattr(self, "best_loss_", None) is not None:
-            improvement.best_loss = self.best_loss_
-        if getattr(self, "best_validation_score_", None) is not None:
-            improvement.best_score = self.best_validation_score_
+        improvement = Improvement(
+            self.tol,
+            self.n_iter_no_change,
+            count=getattr(self, "_no_improvement_count", 0) if incremental else 0,
+            best_loss=_or_else(getattr(self, "best_loss_", None), math.inf),
+            best_score=_or_else(getattr(self, "best_validation_score_", None), -math.inf),
+        )
         descent = Descent(
             run, optimizer,
             rng=self._random_state if self.shuffle else None, samples=samples, batch_size=batch_size, alpha=self.alpha,
@@ -264,7 +265,7 @@ class Perceptron(BaseEstimator):
         return min(int(self.batch_size), n)
 
     def _split(self, problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows to train on and those held out, the same ones as in the fit that a warm start goes on from."""
+        """Return the rows to train on and those held out; a warm start keeps those of the fit that it goes on from."""
         n = problem.X.shape[0]
         rows = np.arange(n)
         kept = getattr(self, "_held_out", None)
@@ -389,6 +390,10 @@ def _check_chain(architecture: Architecture, problem: Problem) -> None:
             f"X has {problem.X.shape[1]} features and y {problem.n_outputs} outputs, but coefs_ leads from {n_in} to "
             f"{n_out}: fit without warm_start, or a new estimator"
         )
+
+
+def _or_else(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _laid_out(X: Any, dtype: Any) -> Any:

@@ -64,7 +64,7 @@ class SGDOptimizer:
     def rate_after(self, samples: int) -> float:
         """Return the learning rate after so many samples, where nothing stalls before."""
         if self.lr_schedule == "invscaling":
-            return float(self.learning_rate_init) / (samples + 1) ** self.power_t
+            return float(self.learning_rate_init / (samples + 1.0) ** self.power_t)
         return self.learning_rate
 
     def rows(self, first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
