@@ -126,8 +126,9 @@ def train(
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN, and the plan does not allow it. Parameters, optimizer's state and
-        history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep others, as after any end.)
+        The loss or a parameter became infinite or NaN, and the plan does not allow it. Parameters, optimizer's state
+        and history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep
+        others, as after any end.)
     """
     loop = _Loop(run, plan, state, callbacks, publish)
     state._keep = loop.keep
