@@ -30,6 +30,8 @@ __all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
 WORK_PER_INTERRUPT = 1_000_000_000
+# Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
+WORK_IN_CALLER = 2_000_000
 _EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
 
 
@@ -197,7 +199,11 @@ class Run:
         counts it, and `report` has its row.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
-        _, error = run_team(self._train(order, starts, steps, self.report), self.n_workers)
+        task = self._train(order, starts, steps, self.report)
+        if self.n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
+            task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+            return self.report
+        _, error = run_team(task, self.n_workers)
         if error is not None:
             raise error
         return self.report
