@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastbp.callbacks import Callback
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS, SCALE
+from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
 
 __all__ = ["Plan", "train"]
 
@@ -50,6 +50,9 @@ class Plan:
     sample_weight : float64 array (n_samples,) or None
         As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
         weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
+    penalty_of_sum : float
+        L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
+        alpha).
     """
 
     epochs: int
@@ -60,6 +63,7 @@ class Plan:
     classify: bool
     validate: Callable[[], tuple[float, float | None]] | None = None
     sample_weight: NDArray[np.float64] | None = None
+    penalty_of_sum: float = 0.0
 
 
 @dataclass
@@ -109,6 +113,7 @@ def train(
             n_minibatches = len(starts) - 1
             steps = plan.steps(run.steps, n_minibatches)
             steps[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
+            steps[:, PENALTY] += plan.penalty_of_sum * steps[:, SCALE]
             kept = run.snapshot()
             started = time.perf_counter()
             try:
@@ -118,11 +123,13 @@ def train(
                     run.restore(kept)
                 raise
             seconds = time.perf_counter() - started
+            n_of_each = np.diff(starts)
+            if plan.sample_weight is not None:  # means, times the number of samples
+                report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
+            report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
             if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
                 run.restore(kept)
                 raise FloatingPointError(_explain(report, chunk, state.history))
-            if plan.sample_weight is not None:  # means, times the number of samples
-                report[:, [COST, HITS]] *= (np.diff(starts) * steps[:, SCALE])[:, np.newaxis]
             begin = 0
             for epoch, first, last in chunk:
                 count = last - first

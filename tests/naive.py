@@ -483,6 +483,7 @@ def train(
     batches: Sequence[Any],
     train_bias: bool = True,
     sample_weight: Array | None = None,
+    l2: float = 0.0,
 ) -> tuple[list[Bounded], list[Bounded]]:
     """Train as `fastbp.reference.train` does, and carry the bounds from step to step.
 
@@ -497,8 +498,9 @@ def train(
         if weight is not None and not weight.any():
             continue
         result = forward_backward(w, b, activations, loss, X[batch], Y[batch], weight)
+        dw = [g + p * f.rounded(l2) for g, p in zip(result.dw, w, strict=True)] if l2 else result.dw
         h = _hyper(f, update, hyper, t)
-        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*result.dw, *result.db), zeros, strict=True)]
+        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*dw, *result.db), zeros, strict=True)]
         zeros = [s for _, s in updated]
         w = [p for p, _ in updated[: len(w)]]
         if train_bias:

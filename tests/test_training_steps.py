@@ -38,18 +38,20 @@ def test_every_rule_is_here() -> None:
         assert set(hyper) == set(reference.UPDATES[update].hyper)
 
 
-def compare(problem: Problem, update: str, batch_size: int, epochs: int, n_threads: int = 1) -> tuple[float, float]:
+def compare(
+    problem: Problem, update: str, batch_size: int, epochs: int, n_threads: int = 1, l2: float = 0.0
+) -> tuple[float, float]:
     """Train here and there; return the largest share of the bound, and the largest bound beside its layer's weights."""
     optimizer, hyper = RULES[update]
     network = problem.network()
     history = network.fit(
         problem.X, problem.y, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=False,
-        verbose=False, n_threads=n_threads, sample_weight=problem.weight,
+        verbose=False, n_threads=n_threads, sample_weight=problem.weight, l2=l2,
     )  # fmt: skip
     batches = epochs * reference.minibatches(len(problem.X), batch_size)
     rest: dict[str, Any] = {
         "update": update, "hyper": hyper, "batches": batches, "train_bias": problem.bias is True,
-        "sample_weight": problem.weight,
+        "sample_weight": problem.weight, "l2": l2,
     }  # fmt: skip
     data = problem.loss, problem.X.astype(np.float64), problem.Y
     weights, biases, losses = reference.train(*problem.wide(), *data, **rest)
