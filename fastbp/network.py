@@ -67,11 +67,12 @@ class Network:
     hidden : str or sequence of str, default "sigmoid"
         Activation of the hidden layers, one for all or one each: "identity", "sigmoid", "tanh", "relu".
     output : str, default "sigmoid"
-        Activation of the outputs: one of those, or "softmax".
+        Activation of the outputs: one of those, "exp" or "softmax".
     loss : str or None, default None
-        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2) or "cross_entropy" (with softmax: of the
-        classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
-        "quadratic". The cost is the mean over the samples.
+        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2), "cross_entropy" (with softmax: of the
+        classes; with sigmoid: of each output, summed) or "poisson" (sum_j y_j log(y_j / a_j) - y_j + a_j, with exp
+        only, and exp with nothing else). None takes "cross_entropy" with softmax and sigmoid, "poisson" with exp,
+        otherwise "quadratic". The cost is the mean over the samples.
     init : str or sequence of (weights, biases), default "scaled_gaussian"
         How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in)
         and (n_out,).
@@ -261,7 +262,7 @@ class Network:
             converted once. It must not be changed meanwhile.
         y : array_like (n,) or (n, n_out)
             With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
-            output: the targets (0 to 1 with cross_entropy).
+            output: the targets (0 to 1 with cross_entropy, at least 0 with poisson).
         epochs : int, default 1
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.

@@ -84,6 +84,7 @@ PROBLEMS = {
     "sigmoid_quadratic": ([17, 8, 2], ["sigmoid"], ("sigmoid", "quadratic"), True),
     "tanh": ([5, 8, 2], ["tanh"], ("identity", "mse"), True),
     "mixed": ([4, 8, 7, 3], ["tanh", "sigmoid"], ("softmax", "cross_entropy"), True),
+    "poisson": ([5, 8, 2], ["tanh"], ("exp", "poisson"), True),
     "relu": ([8, 10, 4], ["relu"], ("softmax", "cross_entropy"), True),
     "linear": ([3, 4, 2], ["identity"], ("tanh", "mse"), True),
     "no_bias": ([6, 9, 3], ["tanh"], ("identity", "quadratic"), False),
