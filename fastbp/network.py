@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp.architecture import Architecture, Bias
-from fastbp.arguments import generator, integer, one_each, one_of, pair, truth, whole
+from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
 from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import rows
-from fastbp.kernels.layers import COST, HITS, SCALE, STEP_COLUMNS, Parameters
+from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
 from fastbp.optimizers import Optimizer, optimizer_of
 from fastbp.targets import Targets, sample_weights, targets
 from fastbp.training import Plan, train
@@ -67,11 +67,12 @@ class Network:
     hidden : str or sequence of str, default "sigmoid"
         Activation of the hidden layers, one for all or one each: "identity", "sigmoid", "tanh", "relu".
     output : str, default "sigmoid"
-        Activation of the outputs: one of those, or "softmax".
+        Activation of the outputs: one of those, "exp" or "softmax".
     loss : str or None, default None
-        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2) or "cross_entropy" (with softmax: of the
-        classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
-        "quadratic". The cost is the mean over the samples.
+        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2), "cross_entropy" (with softmax: of the
+        classes; with sigmoid: of each output, summed) or "poisson" (sum_j y_j log(y_j / a_j) - y_j + a_j, with exp
+        only, and exp with nothing else). None takes "cross_entropy" with softmax and sigmoid, "poisson" with exp,
+        otherwise "quadratic". The cost is the mean over the samples.
     init : str or sequence of (weights, biases), default "scaled_gaussian"
         How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in)
         and (n_out,).
@@ -245,6 +246,7 @@ class Network:
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
         sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -260,7 +262,7 @@ class Network:
             converted once. It must not be changed meanwhile.
         y : array_like (n,) or (n, n_out)
             With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
-            output: the targets (0 to 1 with cross_entropy).
+            output: the targets (0 to 1 with cross_entropy, at least 0 with poisson).
         epochs : int, default 1
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
@@ -268,6 +270,9 @@ class Network:
         sample_weight : array_like (n,), optional
             As how many samples each counts in the mean of its mini-batch: finite, at least 0, not all 0. A mini-batch
             whose weights are all 0 changes nothing.
+        l2 : float, default 0
+            Penalty of large weights: the cost is the mean over the mini-batch + l2/2 times the sum of all squared
+            weights (not of biases). The book's lambda / n.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
         shuffle : bool, default True
@@ -303,7 +308,7 @@ class Network:
         """
         return self._fit(
             X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False,
-            sample_weight=sample_weight,
+            sample_weight=sample_weight, l2=l2,
         )  # fmt: skip
 
     def partial_fit(
@@ -314,6 +319,7 @@ class Network:
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
         sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
         shuffle: bool = True,
         n_threads: int | None = None,
     ) -> History:
@@ -334,7 +340,7 @@ class Network:
         """
         return self._fit(
             X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True,
-            sample_weight=sample_weight,
+            sample_weight=sample_weight, l2=l2,
         )  # fmt: skip
 
     def _fit(
@@ -352,10 +358,12 @@ class Network:
         *,
         resume: bool,
         sample_weight: ArrayLike | None,
+        l2: float,
     ) -> History:
         epochs = whole(epochs, "epochs", 0)
         batch_size = whole(batch_size, "batch_size", 1)
         rule = optimizer_of(optimizer)
+        penalty = number(l2, "l2", 0, float("inf"), low_allowed=True)
         shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
         if is_watched() if verbose is None else truth(verbose, "verbose"):
@@ -386,6 +394,11 @@ class Network:
             def order() -> NDArray[np.int64]:
                 return self._rng.permutation(n) if shuffle else np.arange(n)
 
+            def steps(first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+                table = rule.steps(first, rates)
+                table[:, PENALTY] = penalty
+                return table
+
             def validate() -> tuple[float, float | None]:
                 assert validation is not None
                 return self._measure(run.parameters, *validation, n_threads)
@@ -394,7 +407,7 @@ class Network:
                 return np.full(len(epochs), rule.learning_rate, np.float64)
 
             plan = Plan(
-                epochs, n, batch_size, order, rates, rule.steps, self._classifies(wanted),
+                epochs, n, batch_size, order, rates, steps, self._classifies(wanted),
                 validate if validation else None, sample_weight=weight,
             )  # fmt: skip
             state = TrainingState(self, History(), epochs, n)

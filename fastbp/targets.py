@@ -82,7 +82,7 @@ def targets(y: Any, n: int, n_out: int, dtype: DTypeLike, loss: str, output: str
     dtype : float32 or float64
         The network's dtype.
     loss : str
-        With "cross_entropy" targets are probabilities and must lie in 0..1.
+        With "cross_entropy" targets are probabilities and must lie in 0..1, with "poisson" they must be at least 0.
     output : str
         The activation of the output; with "softmax" (and cross-entropy) each row of targets must sum to 1.
     name : str, default "y"
@@ -99,7 +99,7 @@ def targets(y: Any, n: int, n_out: int, dtype: DTypeLike, loss: str, output: str
         y holds something other than real numbers, or one-dimensional labels that are not integers.
     ValueError
         The shape or length is wrong, a label is none of the classes, or a value is not finite or, with
-        cross-entropy, no probability.
+        cross-entropy, no probability, or with poisson negative.
 
     Examples
     --------
@@ -133,6 +133,12 @@ def targets(y: Any, n: int, n_out: int, dtype: DTypeLike, loss: str, output: str
     values = rows(y, n_out, dtype, name=name)
     if loss == "cross_entropy":
         _check_probabilities(values, output, name)
+    elif loss == "poisson" and values.min() < 0:
+        i, k = divmod(int((values < 0).argmax()), n_out)
+        raise ValueError(
+            f"{name} is {values[i, k]!s} at row {i}, column {k} (counted from 0); with poisson targets are counts or "
+            "rates and must be at least 0: shift them, or use another output with loss='quadratic' or 'mse'"
+        )
     return Targets(None, values)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fastbp.callbacks import Callback
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS, SCALE
+from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
 
 __all__ = ["Plan", "train"]
 
@@ -69,6 +69,9 @@ class Plan:
     sample_weight : float64 array (n_samples,) or None
         As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
         weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
+    penalty_of_sum : float
+        L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
+        alpha).
     """
 
     epochs: int
@@ -83,6 +86,7 @@ class Plan:
     ahead: Callable[[], float] | None = None
     finite: bool = True
     sample_weight: NDArray[np.float64] | None = None
+    penalty_of_sum: float = 0.0
 
     @property
     def n_minibatches(self) -> int:
@@ -240,6 +244,7 @@ class _Loop:
         rates = self.plan.rates(steps, epochs)
         rows = self.plan.steps(steps, rates)
         rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
+        rows[:, PENALTY] += self.plan.penalty_of_sum * rows[:, SCALE]
         return (order, starts, rows), rates
 
     def compute(self, chunk: Chunk) -> str:
@@ -277,9 +282,12 @@ class _Loop:
         seconds: float,
     ) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
+        _, starts, steps = tables
+        n_of_each, steps = np.diff(starts)[: len(report)], steps[: len(report)]
+        report = report.copy()
         if self.plan.sample_weight is not None:  # means, times the number of samples
-            _, starts, steps = tables
-            report = report * (np.diff(starts) * steps[:, SCALE])[: len(report), np.newaxis]
+            report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
+        report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
         begin = 0
         for epoch, first, last in chunk:
             if begin >= len(report):

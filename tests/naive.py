@@ -232,7 +232,14 @@ def relu(z: Bounded) -> tuple[Bounded, Bounded]:
     return Bounded(np.maximum(z.value, 0), error, z.f), Bounded((z.value > 0).astype(np.float64), unknown, z.f)
 
 
-ACTIVATIONS = {"identity": identity, "sigmoid": sigmoid, "tanh": tanh, "relu": relu}
+def exp(z: Bounded) -> tuple[Bounded, Bounded]:
+    """a = exp z with 2 U u relative error, sigma' = a."""
+    with np.errstate(over="ignore"):
+        a = _by_slope(z, np.exp(z.value), np.exp(z.value + z.error), z.f.gamma(2 * z.f.ulps["exp"]))
+    return a, a
+
+
+ACTIVATIONS = {"identity": identity, "sigmoid": sigmoid, "tanh": tanh, "relu": relu, "exp": exp}
 
 
 def _exponentials(z: Bounded) -> tuple[Array, Array, Array, Array, Array]:
@@ -313,6 +320,14 @@ def _binary(z: Bounded, a: Bounded, y: Bounded) -> Bounded:
     return _summed(terms.round())
 
 
+def _poisson(z: Bounded, a: Bounded, y: Bounded) -> Bounded:
+    """C_x = sum_j y_j (log y_j - z_j) - y_j + a_j, where log errs by 2 U u relative, and 0 log 0 = 0."""
+    f = z.f
+    value = np.log(np.where(y.value > 0, y.value, 1.0))
+    log_y = Bounded(value, f.gamma(2 * f.ulps["log"]) * np.abs(value) + f.tiny, f)
+    return _summed(y * (log_y - z) - y + a)
+
+
 # Networks
 
 Values: TypeAlias = Sequence[Bounded]
@@ -365,6 +380,8 @@ def forward_backward(
     if loss == "cross_entropy":
         delta = difference
         costs = _categorical(primes[-1], y) if activations[-1] == "softmax" else _binary(z, a[-1], y)
+    elif loss == "poisson":
+        delta, costs = difference, _poisson(z, a[-1], y)
     else:
         costs, delta = (_quadratic if loss == "quadratic" else _mse)(difference, primes[-1])
 
@@ -483,6 +500,7 @@ def train(
     batches: Sequence[Any],
     train_bias: bool = True,
     sample_weight: Array | None = None,
+    l2: float = 0.0,
 ) -> tuple[list[Bounded], list[Bounded]]:
     """Train as `fastbp.reference.train` does, and carry the bounds from step to step.
 
@@ -497,8 +515,9 @@ def train(
         if weight is not None and not weight.any():
             continue
         result = forward_backward(w, b, activations, loss, X[batch], Y[batch], weight)
+        dw = [g + p * f.rounded(l2) for g, p in zip(result.dw, w, strict=True)] if l2 else result.dw
         h = _hyper(f, update, hyper, t)
-        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*result.dw, *result.db), zeros, strict=True)]
+        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*dw, *result.db), zeros, strict=True)]
         zeros = [s for _, s in updated]
         w = [p for p, _ in updated[: len(w)]]
         if train_bias:

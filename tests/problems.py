@@ -20,6 +20,7 @@ HEADS = [  # every output with every loss that goes with it
     *((output, loss) for output in ("identity", "sigmoid", "tanh", "relu") for loss in ("quadratic", "mse")),
     ("sigmoid", "cross_entropy"),
     ("softmax", "cross_entropy"),
+    ("exp", "poisson"),
 ]
 HIDDEN = ["identity", "sigmoid", "tanh", "relu"]
 # around one and two registers of 2, 4, 8 and 16 lanes, and the rows of tiles and strips

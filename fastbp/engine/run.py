@@ -18,7 +18,7 @@ from fastbp.engine.parameters import Floats, Layout, row_stride
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
@@ -194,9 +194,10 @@ class Run:
     ) -> NDArray[np.float64]:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
-        A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted. When
-        interrupted it raises; the parameters are then those after the last mini-batch that was completed, `steps`
-        counts it, and `report` has its row.
+        A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
+        its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
+        are then those after the last mini-batch that was completed, `steps` counts it, and
+        `report` has its row.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
         task = self._train(order, starts, steps, self.report)
@@ -270,7 +271,7 @@ def evaluate(
     for l, array in (wanted or {}).items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)
-    report = np.zeros((n if y is not None else 0, REPORT_COLUMNS))
+    report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
 
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
         begin, end = n * worker // n_workers, n * (worker + 1) // n_workers

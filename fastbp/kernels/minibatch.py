@@ -22,6 +22,7 @@ from fastbp.kernels.layers import (
     MU,
     N_IN,
     N_OUT,
+    NORM,
     PENALTY,
     REPORT_COLUMNS,
     SCALE,
@@ -33,6 +34,7 @@ from fastbp.kernels.layers import (
     Parameters,
     Workspace,
 )
+from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
 from fastbp.kernels.simd import load16, pointer, pointer_at, store
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
@@ -94,6 +96,7 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
+            pointer(workspace.squares),
         ),
     )
 
@@ -125,6 +128,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
                 report[HITS] += workspace.hits[i]
         if not barrier(team, n_workers) and not last:
             return False
+    if worker == 0 and hyper.penalty != 0.0:
+        report[NORM] = norm(layers, workspace)
     return True
 
 
@@ -133,7 +138,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
-    columns in layers.py), code is the update's; report[s] receives its summed cost and hits.
+    columns in layers.py), code is the update's; report[s] receives its summed cost and
+    hits, and the norm of its weights.
     """
     mode = flush_subnormals()
     done = 0

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.run import Run, divisors, scales
+from fastbp.engine.run import Run
 from fastbp.history import TrainingState
-from fastbp.kernels.layers import PENALTY
 from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
 
 __all__ = ["Descent", "Holdout", "Improvement"]
@@ -88,11 +87,6 @@ class Descent:
         Shuffles the samples before each epoch; None leaves them in order.
     samples : int64 array
         The rows of X that are trained on.
-    batch_size : int
-    alpha : float
-        The L2 penalty of a mini-batch is alpha/2 sum w^2 over its number of samples, or the sum of their weights.
-    sample_weight : float64 array or None
-        Of all rows of X.
     improvement : Improvement
         Changed likewise.
     holdout : Holdout or None
@@ -116,9 +110,6 @@ class Descent:
         *,
         rng: np.random.RandomState | None,
         samples: NDArray[np.int64],
-        batch_size: int,
-        alpha: float,
-        sample_weight: NDArray[np.float64] | None,
         improvement: Improvement,
         holdout: Holdout | None,
         t: int,
@@ -128,16 +119,11 @@ class Descent:
         self.optimizer = optimizer
         self.rng = rng
         self.samples = samples
-        self.batch_size = batch_size
-        self.alpha = alpha
-        self.sample_weight = sample_weight
         self.improvement = improvement
         self.holdout = holdout
         self.t = t
         self.verbose = verbose
         self.epochs = 0
-        self._starts = np.append(np.arange(0, len(samples), batch_size), len(samples))
-        self._penalties = np.zeros(0)  # of each mini-batch that is planned and not begun
 
     def ahead(self) -> float:
         """Return how many epochs may pass before one can be the last, or change the learning rate."""
@@ -151,8 +137,6 @@ class Descent:
             permutation = np.arange(len(self.samples))
             self.rng.shuffle(permutation)
             self.samples = self.samples[permutation]
-        penalties = self.alpha * scales(divisors(self.samples, self._starts, self.sample_weight))
-        self._penalties = np.concatenate([self._penalties, penalties])
         return self.samples
 
     def rates(self, first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -164,12 +148,6 @@ class Descent:
         if begin == self.epochs:
             of_epochs[0] = self.optimizer.learning_rate
         return np.array(of_epochs)[epochs - begin]
-
-    def steps(self, first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the numbers that the kernels take for the next mini-batches, after `first` others."""
-        rows = self.optimizer.rows(first, rates)
-        rows[:, PENALTY], self._penalties = self._penalties[: len(rows)], self._penalties[len(rows) :]
-        return rows
 
     def judge(self, state: TrainingState) -> None:
         """Take note of an epoch's end; training may stop with it."""

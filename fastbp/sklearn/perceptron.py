@@ -224,14 +224,14 @@ class Perceptron(BaseEstimator):
         )
         descent = Descent(
             run, optimizer,
-            rng=self._random_state if self.shuffle else None, samples=samples, batch_size=batch_size, alpha=self.alpha,
-            sample_weight=problem.sample_weight, improvement=improvement, holdout=holdout, t=self.t_,
-            verbose=bool(self.verbose),
+            rng=self._random_state if self.shuffle else None, samples=samples, improvement=improvement,
+            holdout=holdout, t=self.t_, verbose=bool(self.verbose),
         )  # fmt: skip
         epochs = 1 if incremental else int(self.max_iter)
         plan = Plan(
-            epochs, len(samples), batch_size, descent.order, descent.rates, descent.steps, False,
-            judge=descent.judge, ahead=descent.ahead, finite=False, sample_weight=problem.sample_weight,
+            epochs, len(samples), batch_size, descent.order, descent.rates, optimizer.rows, False,
+            judge=descent.judge, ahead=descent.ahead, finite=False,
+            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha,
         )  # fmt: skip
         state = TrainingState(self, History(), epochs, len(samples))
         try:
