@@ -11,7 +11,7 @@ __all__ = ["History", "TrainingState"]
 
 @dataclass
 class History:
-    """What a training recorded, one value an epoch.
+    """What a training recorded, one value an epoch; an iteration of L-BFGS is one.
 
     Attributes
     ----------
@@ -24,7 +24,9 @@ class History:
     seconds : list of float
         Time of each epoch's mini-batches.
     learning_rate : list of float
-        That of each epoch's first mini-batch.
+        That of each epoch's first mini-batch; empty with L-BFGS, which has none.
+    message : str
+        Why L-BFGS ended, in SciPy's words; empty with other optimizers.
 
     Examples
     --------
@@ -41,6 +43,7 @@ class History:
     validation_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
+    message: str = ""
 
     @property
     def epochs(self) -> int:

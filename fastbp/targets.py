@@ -50,6 +50,19 @@ class Targets:
             return one_hot(self.labels, n_out, dtype)
         return np.asarray(self.values, dtype=dtype)
 
+    def take(self, rows: NDArray[np.int64]) -> Targets:
+        """Return copies of the targets of some samples.
+
+        Examples
+        --------
+        >>> from fastbp.targets import targets
+        >>> targets([2, 0, 1], 3, 3, "float32", "cross_entropy", "softmax").take([2, 0]).labels
+        array([1, 2])
+        """
+        return Targets(
+            None if self.labels is None else self.labels[rows], None if self.values is None else self.values[rows]
+        )
+
 
 def one_hot(labels: NDArray[np.integer[Any]], n_out: int, dtype: DTypeLike) -> NDArray[Any]:
     """Return a matrix of shape (n, n_out) with 1 at [i, labels[i]] and 0 elsewhere.

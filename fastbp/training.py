@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from fastbp.callbacks import Callback
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
 from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
+from fastbp.session import Judge, Session, Validate
 
 __all__ = ["Plan", "train"]
 
@@ -81,8 +81,8 @@ class Plan:
     rates: Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
     steps: Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
     classify: bool
-    validate: Callable[[], tuple[float, float | None]] | None = None
-    judge: Callable[[TrainingState], None] | None = None
+    validate: Validate | None = None
+    judge: Judge | None = None
     ahead: Callable[[], float] | None = None
     finite: bool = True
     sample_weight: NDArray[np.float64] | None = None
@@ -134,12 +134,8 @@ def train(
         and history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep
         others, as after any end.)
     """
-    loop = _Loop(run, plan, state, callbacks, publish)
-    state._keep = loop.keep
-    with ExitStack() as end:  # whatever one of them raises, the others are called
-        end.callback(loop.tell_the_end)
-        end.callback(loop.leave)
-        loop.begin()
+    with Session(run, state, callbacks, publish, plan.validate, plan.judge, plan.ahead) as session:
+        loop = _Loop(run, plan, session)
         for chunk in loop.chunks():
             loop.carry_out(chunk)
 
@@ -149,53 +145,19 @@ Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # ord
 
 
 class _Loop:
-    """A training under way."""
+    """The mini-batches of a training, chunk by chunk."""
 
-    def __init__(
-        self,
-        run: Run,
-        plan: Plan,
-        state: TrainingState,
-        callbacks: Sequence[Callback],
-        publish: Callable[[], None] | None,
-    ) -> None:
-        self.run, self.plan, self.state, self.callbacks, self.publish = run, plan, state, callbacks, publish
-        self.begun: list[Callback] = []
-        self.snapshot: Any = None  # from where the present chunk's first epoch begins
-        self.kept: Any = None
-
-    def begin(self) -> None:
-        for callback in self.callbacks:
-            callback.on_train_begin(self.state)
-            self.begun.append(callback)
-
-    def keep(self) -> None:
-        self.kept = self.run.snapshot()
-
-    def leave(self) -> None:
-        """End with the weights that were to be kept."""
-        self.state._keep = None
-        if self.kept is not None:
-            self.run.restore(self.kept)
-            if self.publish is not None:
-                self.publish()
-
-    def tell_the_end(self) -> None:
-        with ExitStack() as ends:
-            for callback in reversed(self.begun):
-                ends.callback(callback.on_train_end, self.state)
+    def __init__(self, run: Run, plan: Plan, session: Session) -> None:
+        self.run, self.plan, self.session, self.state = run, plan, session, session.state
+        self.snapshot: Any = None  # from where the first epoch of the present chunk begins
 
     def chunks(self) -> Iterator[Chunk]:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
         plan, run = self.plan, self.run
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
-        watched = bool(self.callbacks) or plan.validate is not None
         number = 0
         while number < plan.epochs and not self.state.stop:
-            ahead: float = 1
-            if not watched:
-                ahead = math.inf if plan.judge is None else plan.ahead() if plan.ahead is not None else 1
-            count = int(max(1, min(ahead, limit // plan.n_minibatches, plan.epochs - number)))
+            count = int(max(1, min(limit // plan.n_minibatches, plan.epochs - number, self.session.ahead())))
             epochs = [_Epoch(number + i, plan.order()) for i in range(count)]
             if count > 1:
                 yield [(epoch, 0, plan.n_minibatches) for epoch in epochs]
@@ -217,21 +179,10 @@ class _Loop:
             if finished:
                 _close(epoch, plan, state.history)
             _show(epoch, state, plan, finished)
-            for callback in self.callbacks:
-                callback.on_progress(state)
-            if not finished:
-                continue
-            if plan.validate is not None:
-                loss, accuracy = plan.validate()
-                state.history.validation_loss.append(loss)
-                if accuracy is not None:
-                    state.history.validation_accuracy.append(accuracy)
-            if plan.judge is not None:
-                plan.judge(state)
-            if self.publish is not None:
-                self.publish()
-            for callback in self.callbacks:
-                callback.on_epoch_end(state)
+            is_behind = not trouble and epoch is not chunk[-1][0]
+            self.session.progress(is_behind=is_behind)
+            if finished:
+                self.session.end_epoch(is_behind=is_behind)
         if trouble:
             done = state.history.epochs if state.kept_epoch is None else state.kept_epoch
             raise FloatingPointError(trouble.format(done=done))

@@ -138,7 +138,7 @@ def test_penalty_of_the_sum() -> None:
         return table
 
     state = TrainingState(None, History(), 1, 7)
-    train(run, Plan(1, 7, 4, lambda: np.arange(7), steps, False, penalty_of_sum=0.3), state)
+    train(run, Plan(1, 7, 4, lambda: np.arange(7), rates, steps, False, penalty_of_sum=0.3), state)
     expected = [*problem.wide()[0]], [*problem.wide()[1]]
     total = 0.0
     for part in slice(0, 4), slice(4, 7):

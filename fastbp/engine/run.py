@@ -213,6 +213,11 @@ class Run:
         """Return the weights and biases as new arrays."""
         return self.layout.unpack(self.parameters.weights)
 
+    def load(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
+        """Take other weights and biases, canonical; the optimizer's state stays."""
+        self.parameters.weights[:] = self.layout.pack(weights, biases)
+        self.parameters.transposed[:] = self.layout.transpose(weights)
+
     def state(self) -> list[tuple[list[Floats], list[Floats]]]:
         """Return the optimizer's slots as new arrays in canonical layout."""
         return [self.layout.unpack(slot) for slot in (self.parameters.slot_1, self.parameters.slot_2)[: self.n_slots]]
