@@ -496,7 +496,8 @@ class Network:
         try:
             lbfgs.train(
                 lbfgs.Objective(run, data.chosen, data.weight, penalty=data.penalty), rule, state,
-                classify=data.classify, callbacks=watchers, publish=publish if publishes else None, validate=self._validation(data, run),
+                classify=data.classify, callbacks=watchers, publish=publish if publishes else None,
+                validate=self._validation(data, run),
             )  # fmt: skip
         finally:
             publish()

@@ -132,8 +132,11 @@ def test_penalty_of_the_sum() -> None:
     a = problem.network().architecture
     run = Run(a, problem.weights, problem.biases, problem.X, problem.Y, batch_size=4, update="sgd")
 
-    def steps(first: int, count: int) -> Array:
-        table = np.zeros((count, STEP_COLUMNS))
+    def rates(first: int, epochs: Array) -> Array:
+        return np.full(len(epochs), 0.1)
+
+    def steps(first: int, rates: Array) -> Array:
+        table = np.zeros((len(rates), STEP_COLUMNS))
         table[:, ETA] = 0.1
         return table
 

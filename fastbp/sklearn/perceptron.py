@@ -19,12 +19,14 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from fastbp.architecture import Architecture
@@ -32,7 +34,9 @@ from fastbp.engine.run import Run, evaluate, layout_of
 from fastbp.history import History, TrainingState
 from fastbp.inputs import read_only
 from fastbp.kernels.layers import Parameters
+from fastbp.lbfgs import minimize
 from fastbp.sklearn.descent import Descent, Holdout, Improvement
+from fastbp.sklearn.objective import Objective, pack, places, unpack
 from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
 from fastbp.training import Plan, train
 
@@ -162,6 +166,8 @@ class Perceptron(BaseEstimator):
             self._initialize([problem.X.shape[1], *hidden, problem.n_outputs], problem.X.dtype)
         if self.solver in STOCHASTIC:
             self._descend(problem, incremental)
+        else:
+            self._minimize(problem)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
@@ -319,6 +325,44 @@ class Perceptron(BaseEstimator):
             scores = getattr(self, "validation_scores_", None) or []
             self.best_loss_, self.best_validation_score_ = None, improvement.best_score
             self.validation_scores_ = scores + holdout.scores
+
+    def _minimize(self, problem: Problem) -> None:
+        """Train by L-BFGS, in float64 whatever X is."""
+        architecture, weights, biases = self._network(np.float64)
+        _check_chain(architecture, problem)
+        X, y = _laid_out(problem.X, architecture.dtype), problem.targets(architecture.dtype)
+        self._coef_indptr, self._intercept_indptr = places(architecture.sizes)
+        options: dict[str, Any] = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        if self.verbose and [int(part) for part in scipy.__version__.split(".")[:2]] < [1, 15]:
+            options["iprint"] = 1  # later ones print nothing
+        result = minimize(
+            Objective(architecture, X, y, problem.sample_weight, self.alpha),
+            pack([w.T for w in weights], biases),
+            **options,
+        )
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+        self.loss_ = result.fun
+        self._unpack(result.x)
+
+    def _unpack(self, packed_parameters: Floats) -> None:
+        """Take coefs_ and intercepts_ from one vector."""
+        where = self._coef_indptr, self._intercept_indptr
+        self.coefs_, self.intercepts_ = unpack(packed_parameters, where)
+
+    def _loss_grad_lbfgs(
+        self, packed_coef_inter: Floats, X: Any, y: ArrayLike, sample_weight: Any = None, *_: object
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Return loss and gradient for a vector of parameters, which become the estimator's; y as a matrix.
+
+        scikit-learn has further arguments, for buffers.
+        """
+        self._unpack(packed_coef_inter)
+        architecture = self._network(np.float64)[0]
+        weights = None if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
+        targets = np.ascontiguousarray(y, architecture.dtype)
+        return Objective(architecture, _laid_out(X, architecture.dtype), targets, weights, self.alpha)(
+            packed_coef_inter
+        )
 
     # The network as it is
 
