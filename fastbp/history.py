@@ -16,7 +16,7 @@ class History:
     Attributes
     ----------
     loss : list of float
-        Mean cost over the epoch's samples, each at the moment when it was used (as in Keras).
+        Mean cost over the epoch's samples, each at the moment when it was used (as in Keras); with the L2 term.
     accuracy : list of float
         Share of the samples classified rightly, likewise; empty where the targets are neither labels nor one-hot rows
         nor, with one output, probabilities.

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import TrainingState
-from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS
+from fastbp.kernels.layers import COST, HITS, SCALE, STEP_COLUMNS
 from fastbp.optimizers import LBFGS
 from fastbp.session import Judge, Session, Validate
 
@@ -36,6 +36,8 @@ class Objective:
         With `update=None` and a `batch_size` of all samples. It computes in its network's dtype, vectors are float64.
     samples : int64 array
         The rows of X that count.
+    sample_weight : float64 array or None
+        Of all rows of X, the same as the run's.
     penalty : float, default 0
         Of the term penalty/2 sum w^2 that is added to the mean; biases have none.
 
@@ -51,10 +53,19 @@ class Objective:
         When called: the loss or its gradient is infinite or NaN.
     """
 
-    def __init__(self, run: Run, samples: NDArray[np.int64], *, penalty: float = 0.0) -> None:
+    def __init__(
+        self,
+        run: Run,
+        samples: NDArray[np.int64],
+        sample_weight: NDArray[np.float64] | None = None,
+        *,
+        penalty: float = 0.0,
+    ) -> None:
         self.run, self.penalty = run, penalty
         self.hits, self.evaluations = 0.0, 0
         self._order = samples
+        self._starts, self._steps = np.array([0, len(samples)]), np.zeros((1, STEP_COLUMNS))
+        self._steps[:, SCALE] = scales(divisors(samples, self._starts, sample_weight))
         self._weights, self._biases = run.canonical()
         self._trained = run.architecture.bias is True
         self._n_weights = sum(w.size for w in self._weights)
@@ -84,15 +95,15 @@ class Objective:
 
     def __call__(self, x: Vector) -> tuple[float, Vector]:
         """Return loss and gradient, from one pass over the samples."""
-        run, n = self.run, len(self._order)
+        run = self.run
         self.load(x)
-        report = run.minibatches(self._order, np.array([0, n]), np.zeros((1, STEP_COLUMNS)))
-        loss = float(report[0, COST]) / n
+        report = run.minibatches(self._order, self._starts, self._steps)
+        loss = float(report[0, COST] * self._steps[0, SCALE])
         gradient = self.pack(*run.state()[0])
         w = x[: self._n_weights]
         loss += self.penalty / 2 * float(w @ w)
         gradient[: self._n_weights] += self.penalty * w
-        self.hits = float(report[0, HITS])
+        self.hits = float(report[0, HITS] * self._steps[0, SCALE]) * len(self._order)
         self.evaluations += 1
         if not (math.isfinite(loss) and np.isfinite(gradient).all()):
             raise FloatingPointError(

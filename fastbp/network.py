@@ -18,14 +18,14 @@ from fastbp import lbfgs
 from fastbp.architecture import Architecture, Bias
 from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
-from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import rows
-from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
+from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
 from fastbp.schedules import Pace, Schedule
-from fastbp.targets import Targets, targets
+from fastbp.targets import Targets, sample_weights, targets
 from fastbp.training import Plan, train
 
 __all__ = ["Network"]
@@ -62,6 +62,8 @@ class _Data:
     chosen: NDArray[np.int64]
     validation: tuple[Floats, Targets] | None
     n_threads: int | None
+    weight: NDArray[np.float64] | None
+    penalty: float
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,12 @@ class Network:
     hidden : str or sequence of str, default "sigmoid"
         Activation of the hidden layers, one for all or one each: "identity", "sigmoid", "tanh", "relu".
     output : str, default "sigmoid"
-        Activation of the outputs: one of those, or "softmax".
+        Activation of the outputs: one of those, "exp" or "softmax".
     loss : str or None, default None
-        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2) or "cross_entropy" (with softmax: of the
-        classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
-        "quadratic". The cost is the mean over the samples.
+        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2), "cross_entropy" (with softmax: of the
+        classes; with sigmoid: of each output, summed) or "poisson" (sum_j y_j log(y_j / a_j) - y_j + a_j, with exp
+        only, and exp with nothing else). None takes "cross_entropy" with softmax and sigmoid, "poisson" with exp,
+        otherwise "quadratic". The cost is the mean over the samples.
     init : str or sequence of (weights, biases), default "scaled_gaussian"
         How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in)
         and (n_out,).
@@ -273,6 +276,8 @@ class Network:
         epochs: int = 1,
         batch_size: int = 32,
         optimizer: str | Optimizer | LBFGS = "adam",
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         validation_fraction: float | None = None,
         shuffle: bool = True,
@@ -289,13 +294,19 @@ class Network:
             converted once. It must not be changed meanwhile.
         y : array_like (n,) or (n, n_out)
             With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
-            output: the targets (0 to 1 with cross_entropy).
+            output: the targets (0 to 1 with cross_entropy, at least 0 with poisson).
         epochs : int, default 1
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
         optimizer : "adam", "sgd", "lbfgs", `Adam`, `SGD` or `LBFGS`
             The learning rate of Adam and SGD may be one of `fastbp.schedules`. L-BFGS takes all samples at once and
             counts its own iterations: `batch_size` and `shuffle` mean nothing to it, `epochs` must stay 1.
+        sample_weight : array_like (n,), optional
+            As how many samples each counts in the mean of its mini-batch: finite, at least 0, not all 0. A mini-batch
+            whose weights are all 0 changes nothing.
+        l2 : float, default 0
+            Penalty of large weights: the cost is the mean over the mini-batch + l2/2 times the sum of all squared
+            weights (not of biases). The book's lambda / n.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
         validation_fraction : float, optional
@@ -337,7 +348,7 @@ class Network:
         """
         return self._fit(
             X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads,
-            validation_fraction, resume=False,
+            validation_fraction, resume=False, sample_weight=sample_weight, l2=l2,
         )  # fmt: skip
 
     def partial_fit(
@@ -347,6 +358,8 @@ class Network:
         *,
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
         n_threads: int | None = None,
@@ -368,8 +381,9 @@ class Network:
         True
         """
         return self._fit(
-            X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True
-        )
+            X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True,
+            sample_weight=sample_weight, l2=l2,
+        )  # fmt: skip
 
     def _fit(
         self,
@@ -386,10 +400,13 @@ class Network:
         validation_fraction: float | None,
         *,
         resume: bool,
+        sample_weight: ArrayLike | None,
+        l2: float,
     ) -> History:
         epochs = whole(epochs, "epochs", 0)
         batch_size = whole(batch_size, "batch_size", 1)
         rule = optimizer_of(optimizer)
+        penalty = number(l2, "l2", 0, float("inf"), low_allowed=True)
         if isinstance(rule, LBFGS):
             if resume:
                 raise ValueError("optimizer is L-BFGS, which takes all samples at once and does not continue: use fit")
@@ -406,6 +423,7 @@ class Network:
         n_threads = _threads(n_threads)
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         classify = self._classifies(wanted)
         n_held_out = _held_out(validation_fraction, len(samples), validation_data)
         validation = None
@@ -422,7 +440,7 @@ class Network:
                 drawn = self._rng.permutation(len(samples))
                 chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
                 validation = samples[held_out], wanted.take(held_out)
-            data = _Data(samples, wanted, classify, chosen, validation, n_threads)
+            data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
             if isinstance(rule, LBFGS):
                 return self._minimize(data, rule, watchers, publishes=bool(callbacks))
             remembered = OptimizerState.fresh(rule)
@@ -450,7 +468,7 @@ class Network:
         run = Run(
             self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=batch_size,
             update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
-            n_threads=data.n_threads,
+            n_threads=data.n_threads, sample_weight=data.weight,
         )  # fmt: skip
         state = TrainingState(self, History(), epochs, n)
         pace = Pace(remembered.schedule, remembered.progress, n, state.history)
@@ -464,9 +482,14 @@ class Network:
         def publish() -> None:
             self._publish(*run.canonical())
 
+        def steps(first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+            table = rule.steps(first, rates)
+            table[:, PENALTY] = data.penalty
+            return table
+
         plan = Plan(
-            epochs, n, batch_size, order, pace.rates, rule.steps, data.classify, self._validation(data, run),
-            lambda state: pace.after(state.history.epochs), pace.ahead,
+            epochs, n, batch_size, order, pace.rates, steps, data.classify, self._validation(data, run),
+            lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
         )  # fmt: skip
         drawn_before = self._rng.bit_generator.state
         try:
@@ -490,7 +513,7 @@ class Network:
         n = len(data.chosen)
         run = Run(
             self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=n,
-            update=None, classify=data.classify, n_threads=data.n_threads,
+            update=None, classify=data.classify, n_threads=data.n_threads, sample_weight=data.weight,
         )  # fmt: skip
         state = TrainingState(self, History(), rule.max_iterations, n)
 
@@ -499,8 +522,9 @@ class Network:
 
         try:
             lbfgs.train(
-                lbfgs.Objective(run, data.chosen), rule, state, classify=data.classify, callbacks=watchers,
-                publish=publish if publishes else None, validate=self._validation(data, run),
+                lbfgs.Objective(run, data.chosen, data.weight, penalty=data.penalty), rule, state,
+                classify=data.classify, callbacks=watchers, publish=publish if publishes else None,
+                validate=self._validation(data, run),
             )  # fmt: skip
         finally:
             publish()
@@ -577,8 +601,10 @@ class Network:
         """
         return self._forward(self._rows(X), list(range(len(self.weights))), n_threads)
 
-    def loss(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the mean cost of samples; X and y as in `fit`.
+    def loss(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the mean cost of samples, weighted with `sample_weight`; X, y and the weights as in `fit`.
 
         Examples
         --------
@@ -589,10 +615,13 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
-        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads)[0]
+        weight = sample_weights(sample_weight, len(samples))
+        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads, weight)[0]
 
-    def accuracy(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the share of samples whose class is right; X and y as in `fit`.
+    def accuracy(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the share of samples whose class is right, or of their weight; X, y and the weights as in `fit`.
 
         The class of a row of targets is its largest, that of a single target is whether it is at least 1/2.
 
@@ -605,14 +634,15 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         packed = self._published.packed(self._architecture)
         report = evaluate(
             self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads)
         )
-        return float(report[:, HITS].mean())
+        return float(np.average(report[:, HITS], weights=weight))
 
     def gradients(
-        self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
     ) -> tuple[list[Floats], list[Floats]]:
         """Return the gradient of `loss`: dC/dw (BP4) and dC/db (BP3) of each layer.
 
@@ -631,13 +661,16 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         published = self._published
         n = len(samples)
         run = Run(
             self._architecture, published.weights, published.biases, samples, _either(wanted),
-            batch_size=n, update=None, n_threads=_threads(n_threads),
+            batch_size=n, update=None, n_threads=_threads(n_threads), sample_weight=weight,
         )  # fmt: skip
-        run.minibatches(np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS)))
+        order, starts, steps = np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS))
+        steps[:, SCALE] = scales(divisors(order, starts, weight))
+        run.minibatches(order, starts, steps)
         return run.state()[0]
 
     # Parts
@@ -664,13 +697,19 @@ class Network:
         return arrays
 
     def _measure(
-        self, parameters: Parameters, samples: Floats, wanted: Targets, n_threads: int | None
+        self,
+        parameters: Parameters,
+        samples: Floats,
+        wanted: Targets,
+        n_threads: int | None,
+        weight: NDArray[np.float64] | None = None,
     ) -> tuple[float, float | None]:
         classify = self._classifies(wanted)
         report = evaluate(
             self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads)
         )
-        return float(report[:, COST].mean()), float(report[:, HITS].mean()) if classify else None
+        cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
+        return cost, hits if classify else None
 
     def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
         self._published = _Published(weights, biases)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS
+from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
 from fastbp.session import Judge, Session, Validate
 
 __all__ = ["Plan", "train"]
@@ -51,7 +51,8 @@ class Plan:
         to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after
         an error.
     steps : callable
-        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each.
+        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all
+        but SCALE.
     classify : bool
         Whether accuracy means anything.
     validate : callable or None
@@ -63,6 +64,14 @@ class Plan:
     ahead : callable or None
         Returns how many epochs may be computed before `judge` sees the first of them, at least 1, also infinity: before
         the last of them it neither stops, nor changes a step, nor looks at weights. None means 1.
+    finite : bool
+        Whether numbers must stay finite; False goes on with infinities and NaN, and makes no copies to go back to.
+    sample_weight : float64 array (n_samples,) or None
+        As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
+        weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
+    penalty_of_sum : float
+        L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
+        alpha).
     """
 
     epochs: int
@@ -75,6 +84,9 @@ class Plan:
     validate: Validate | None = None
     judge: Judge | None = None
     ahead: Callable[[], float] | None = None
+    finite: bool = True
+    sample_weight: NDArray[np.float64] | None = None
+    penalty_of_sum: float = 0.0
 
     @property
     def n_minibatches(self) -> int:
@@ -118,8 +130,9 @@ def train(
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN. Parameters, optimizer's state and history are those of the last
-        complete epoch before. (Unless the judge or a callback told the state to keep others, as after any end.)
+        The loss or a parameter became infinite or NaN, and the plan does not allow it. Parameters, optimizer's state
+        and history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep
+        others, as after any end.)
     """
     with Session(run, state, callbacks, publish, plan.validate, plan.judge, plan.ahead) as session:
         loop = _Loop(run, plan, session)
@@ -156,7 +169,7 @@ class _Loop:
     def carry_out(self, chunk: Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
         plan, state = self.plan, self.state
-        if chunk[0][1] == 0:
+        if plan.finite and chunk[0][1] == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
         for epoch, _, last in chunk:
@@ -180,7 +193,10 @@ class _Loop:
         counts = [last - first for _, first, last in chunk]
         epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk], np.int64), counts)
         rates = self.plan.rates(steps, epochs)
-        return (order, starts, self.plan.steps(steps, rates)), rates
+        rows = self.plan.steps(steps, rates)
+        rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
+        rows[:, PENALTY] += self.plan.penalty_of_sum * rows[:, SCALE]
+        return (order, starts, rows), rates
 
     def compute(self, chunk: Chunk) -> str:
         """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
@@ -191,10 +207,11 @@ class _Loop:
         try:
             report = run.minibatches(*tables)
             seconds = time.perf_counter() - started
-            finite = bool(np.isfinite(report[:, COST]).all()) and run.is_finite()
+            finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
-            if run.is_finite():
-                self.count(chunk, run.report[: run.steps - before], rates, time.perf_counter() - started)
+            if not self.plan.finite or run.is_finite():
+                report = run.report[: run.steps - before]
+                self.count(chunk, report, tables, rates, time.perf_counter() - started)
                 for epoch, _, _ in chunk:
                     if epoch.samples == self.plan.n_samples:
                         _close(epoch, self.plan, self.state.history)
@@ -205,11 +222,24 @@ class _Loop:
         if not finite:
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
-        self.count(chunk, report, rates, seconds)
+        self.count(chunk, report, tables, rates, seconds)
         return trouble
 
-    def count(self, chunk: Chunk, report: NDArray[np.float64], rates: NDArray[np.float64], seconds: float) -> None:
+    def count(
+        self,
+        chunk: Chunk,
+        report: NDArray[np.float64],
+        tables: Tables,
+        rates: NDArray[np.float64],
+        seconds: float,
+    ) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
+        _, starts, steps = tables
+        n_of_each, steps = np.diff(starts)[: len(report)], steps[: len(report)]
+        report = report.copy()
+        if self.plan.sample_weight is not None:  # means, times the number of samples
+            report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
+        report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
         begin = 0
         for epoch, first, last in chunk:
             if begin >= len(report):

@@ -207,6 +207,7 @@ def test_an_interrupt_leaves_the_last_iterate(after, monkeypatch):
         return run_team(task, n_workers)
 
     with monkeypatch.context() as patch:
+        patch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)
         patch.setattr(fastbp.engine.run, "run_team", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(network, callbacks=[Look()])

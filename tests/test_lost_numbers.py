@@ -192,6 +192,7 @@ def test_no_interrupt_comes_between_mini_batches_and_their_count(rule, monkeypat
 
     network, expected = make(), make()
     with monkeypatch.context() as patch:
+        patch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)
         patch.setattr(fastbp.engine.run, "run_team", interrupted)
         with pytest.raises(KeyboardInterrupt):
             network.fit(X, Y, epochs=3, **options_of(rule, 0.01))
@@ -202,9 +203,9 @@ def test_no_interrupt_comes_between_mini_batches_and_their_count(rule, monkeypat
         go_on(expected, rule)
 
 
-@pytest.mark.parametrize("refused", [False, True], ids=["workers", "the caller itself"])
-def test_the_kernel_counts(refused, monkeypatch):
-    """Also where the system refuses every thread and an interrupt comes out of the kernel's call in the caller."""
+@pytest.mark.parametrize("who", ["workers", "the caller", "the caller after threads were refused"])
+def test_the_kernel_counts(who, monkeypatch):
+    """Also where an interrupt comes out of the kernel's call in the caller."""
     train_kernel = fastbp.engine.run.train_kernel
 
     def interrupted(*arguments):
@@ -214,7 +215,9 @@ def test_the_kernel_counts(refused, monkeypatch):
     network = make()
     run = Run(network.architecture, network.weights, network.biases, X, Y, batch_size=5, update="adam", steps=40)
     with monkeypatch.context() as patch:
-        if refused:
+        if who != "the caller":
+            patch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)
+        if "refused" in who:
 
             def refuse(self):
                 raise RuntimeError("can't start new thread")
