@@ -41,6 +41,7 @@ class Cases:
     def __init__(self) -> None:
         self.tried = self.held = 0
         self.failures: list[str] = []
+        self.remarks: list[str] = []
         self._counting = threading.Lock()
 
     @contextmanager
@@ -62,9 +63,13 @@ class Cases:
             if held < tried:
                 self.failures.append(f"{what}: {held} of {tried} held" if tried > 1 else str(what))
 
+    def remark(self, figure: str) -> None:
+        """Print a figure in the table, behind the cases."""
+        self.remarks.append(figure)
+
     def report(self) -> str:
         """Return all as JSON, for `count_in_child`."""
-        return json.dumps({"tried": self.tried, "held": self.held, "failures": self.failures})
+        return json.dumps({name: getattr(self, name) for name in ("tried", "held", "failures", "remarks")})
 
     def check(self) -> None:
         """Fail where not all held."""
@@ -104,6 +109,7 @@ class Cases:
             report = json.loads(out.splitlines()[-1])
             self.tried += report["tried"]
             self.held += report["held"]
+            self.remarks += report["remarks"]
             self.failures += [f"{failure}{err}" for failure in report["failures"]]
         except (AssertionError, IndexError, KeyError, ValueError):
             self.count(1, 0, f"the child ended with {child.returncode}: {out}{err}")

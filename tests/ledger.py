@@ -42,6 +42,7 @@ class Row:
     tried: int = 0
     held: int = 0
     skipped: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def place_of(item: pytest.Item) -> tuple[str, str] | None:
@@ -96,6 +97,7 @@ class Ledger:
             cases.count(1, 0)
         row.tried += cases.tried
         row.held += cases.held
+        row.remarks += cases.remarks
         return report
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -106,6 +108,8 @@ class Ledger:
         for line, what in sorted(self.rows, key=lambda place: order.index(place[0])):
             row = self.rows[line, what]
             text = f"{line:16}  {what:70}  {row.tried:6}  {row.held:6}"
+            if row.remarks:
+                text += f"  {'; '.join(row.remarks)}"
             if row.skipped:
                 text += f"  skipped: {'; '.join(dict.fromkeys(row.skipped))}"
             if row.held < row.tried:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import Cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger import Cases
 
 import fastbp
 

@@ -234,3 +234,38 @@ def test_the_main_thread_frees_no_thread(cases: Cases, tmp_path: Path) -> None:
     made, freed, elsewhere = run(code, tmp_path)
     assert freed >= made - 3, "all but the last team, which waits for the next"
     cases.count(freed, elsewhere)
+
+
+@pytest.mark.hazard("denormals", "the mode after an interrupt, of NumPy and of compiled code")
+def test_the_mode_after_an_interrupt(cases: Cases, tmp_path: Path) -> None:
+    """Also where no thread can be started, and the caller computes itself."""
+    code = """
+        import numba
+
+        @numba.njit
+        def compiled(x, factor):
+            return x * factor
+
+        def subnormals_count():
+            tiny = [np.float32(1e-40), np.float64(1e-310)]
+            one_by_one = [compiled(x, type(x)(0.5)) != 0 for x in tiny]
+            many = [bool((np.full(64, x) * type(x)(0.5) != 0).all()) for x in tiny]
+            return all(one_by_one) and all(many)
+
+        assert subnormals_count()
+        start, held = threading.Thread.start, 0
+
+        def refuse(thread):
+            if thread.name.startswith("fastbp-"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        for i in range(20):
+            threading.Thread.start = refuse if i % 2 else start
+            network = make()
+            begin = lambda: network.fit(X, y, epochs=1_000_000, n_threads=1 + i % 3, verbose=False, **train)
+            assert Interrupt(0.02).end(begin)
+            held += subnormals_count()
+        print(json.dumps(held))
+    """
+    cases.count(20, run(code, tmp_path))

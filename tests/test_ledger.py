@@ -15,6 +15,7 @@ def test_good(cases):
     with cases.one("a"):
         pass
     cases.count(10, 10)
+    cases.remark("12 bytes")
 
 @pytest.mark.hazard("cache", "one does not")
 def test_bad(cases):
@@ -57,7 +58,7 @@ def test_skipped():
 TABLE = """
 threads elsewhere 7 6 BROKEN
 threads between two cases 2 1 BROKEN
-cache all hold 11 11
+cache all hold 11 11 12 bytes
 cache one does not 5 4 BROKEN
 memory nothing 1 0 BROKEN
 memory one case each 3 3

@@ -325,6 +325,7 @@ def use(problem: Problem, n_threads: int | None) -> Iterator[str]:
     yield "gradients"
 
 
+@pytest.mark.hazard("denormals", "the mode of the caller is as before each call")
 @pytest.mark.parametrize("n_threads", [None, 1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_mode_of_the_caller_is_as_before(dtype: str, n_threads: int | None) -> None:
@@ -348,6 +349,7 @@ def test_the_mode_of_the_caller_is_as_before(dtype: str, n_threads: int | None) 
     assert subnormals_count()
 
 
+@pytest.mark.hazard("denormals", "the mode after an error")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_mode_after_an_error(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = draw(np.random.default_rng(42), [9, 3], 40, head=("identity", "quadratic"), dtype=dtype)
@@ -361,6 +363,7 @@ def test_the_mode_after_an_error(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
         assert np.isfinite(network.weights[0]).all()
 
 
+@pytest.mark.hazard("denormals", "subnormal numbers count as zero in every thread")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_numbers_count_as_zero_in_every_thread(dtype: str) -> None:
     """In the caller as in a worker, so that the bits do not depend on who computes."""
