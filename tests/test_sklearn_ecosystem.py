@@ -210,7 +210,7 @@ def test_metadata_routing() -> None:
         search = GridSearchCV(make_pipeline(scaler, estimator), {"mlpclassifier__alpha": [1e-3]}, cv=3)
         weighted = search.fit(X, LABELS, sample_weight=weights).best_estimator_[-1]
         deaf = make("MLPClassifier").set_fit_request(sample_weight=False).set_score_request(sample_weight=False)
-        plain = make_pipeline(scaler, deaf).fit(X, LABELS, sample_weight=weights)[-1]
+        plain = make_pipeline(scaler, deaf).fit(X, LABELS)[-1]
         with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError):
             GridSearchCV(make("MLPClassifier"), {"alpha": [1]}).fit(X, LABELS, sample_weight=weights)
         assert make("MLPClassifier").set_partial_fit_request(classes=True, sample_weight=True)
