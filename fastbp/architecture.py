@@ -130,7 +130,7 @@ def _hidden(hidden: Any, n_hidden: int) -> tuple[str, ...]:
 
 def _loss(given: Any, output: str) -> str:
     if given is None:
-        return "cross_entropy" if output in LOSSES["cross_entropy"] else "quadratic"
+        return next(name for name in ("cross_entropy", "poisson", "quadratic") if output in LOSSES[name])
     loss = one_of(given, "loss", LOSSES)
     if output not in LOSSES[loss]:
         fitting = [name for name, outputs in LOSSES.items() if output in outputs]

@@ -240,9 +240,17 @@ BAD_NETWORK = [
     ("hidden", {"hidden": ["softmax"]}, ValueError, r"hidden\[0\] is 'softmax', but must be one of"),
     ("hidden", {"hidden": [3]}, TypeError, r"hidden\[0\] is 3, but must be one of the names"),
     ("hidden", {"sizes": [3, 2], "hidden": "selu"}, ValueError, "is 'selu', but must be one of"),
-    ("output", {"output": "linear"}, ValueError, f"is 'linear', but must be one of {ACTIVATION_NAMES}, 'softmax'"),
+    (
+        "output",
+        {"output": "linear"},
+        ValueError,
+        f"is 'linear', but must be one of {ACTIVATION_NAMES}, 'exp', 'softmax'",
+    ),
     ("output", {"output": ["relu"]}, TypeError, r"is \['relu'\], but must be one of the names"),
     ("output", {"output": None}, TypeError, "is None, but must be one of the names"),
+    ("hidden", {"hidden": "exp"}, ValueError, f"is 'exp', but must be one of {ACTIVATION_NAMES}$"),
+    ("loss", {"loss": "mse", "output": "exp"}, ValueError, f"is 'mse', {PAIR} 'exp': use 'poisson'"),
+    ("loss", {"loss": "poisson", "output": "relu"}, ValueError, "an output of 'exp'"),
     ("loss", {"loss": "hinge"}, ValueError, "is 'hinge', but must be one of 'quadratic', 'mse', 'cross_entropy'"),
     ("loss", {"loss": 1}, TypeError, "is 1, but must be one of the names"),
     (

@@ -18,18 +18,20 @@ from fastbp.engine.parameters import Floats, Layout, row_stride
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
-from fastbp.kernels.threads import TEAM_WORDS
+from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
-__all__ = ["Run", "evaluate", "layout_of"]
+__all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
 WORK_PER_INTERRUPT = 1_000_000_000
+# Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
+WORK_IN_CALLER = 2_000_000
 _EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
 
 
@@ -45,7 +47,32 @@ def multiply_adds(architecture: Architecture, *, training: bool) -> int:
     return 3 * sum(products) - products[0] if training else sum(products)
 
 
-def _samples(architecture: Architecture, X: Floats, y: NDArray[Any] | None, classify: bool, gathered: int) -> Samples:
+def divisors(
+    order: NDArray[np.int64], starts: NDArray[np.int64], sample_weight: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return what the sums of each mini-batch are divided by: its samples, or the sum of their weights.
+
+    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], at least one.
+    """
+    if sample_weight is None:
+        return np.diff(starts).astype(np.float64)
+    total: NDArray[np.float64] = np.add.reduceat(sample_weight[order], starts[:-1])
+    return total
+
+
+def scales(of_each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the column SCALE of the steps for these divisors: 1 / divisor, 0 for a mini-batch without weight."""
+    return np.divide(1.0, of_each, out=np.zeros_like(of_each), where=of_each > 0)
+
+
+def _samples(
+    architecture: Architecture,
+    X: Floats,
+    y: NDArray[Any] | None,
+    classify: bool,
+    gathered: int,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> Samples:
     labels = y is not None and y.ndim == 1
     return Samples(
         x=X.ctypes.data,
@@ -55,6 +82,7 @@ def _samples(architecture: Architecture, X: Floats, y: NDArray[Any] | None, clas
         y_stride=0 if y is None or labels else y.shape[1],
         loss=loss_code(architecture.loss, architecture.output),
         classify=int(classify),
+        weight=0 if sample_weight is None else sample_weight.ctypes.data,
     )
 
 
@@ -70,6 +98,8 @@ class Run:
         C-contiguous and of the network's dtype; read in place, so it must stay as it is.
     y : array (n, n_out) or (n,)
         Targets of the network's dtype, or class labels as int64, C-contiguous.
+    sample_weight : float64 array (n,) or None
+        As how many samples each counts, C-contiguous; the steps' column SCALE must fit to it (`divisors`).
     batch_size : int
         The largest mini-batch.
     update : str or None
@@ -84,8 +114,8 @@ class Run:
 
     Attributes
     ----------
-    steps : int
-        Mini-batches that the optimizer has seen.
+    report : float64 array (mini-batches, 2)
+        Summed cost and hits of each mini-batch of the last call that was completed.
     """
 
     def __init__(
@@ -102,6 +132,7 @@ class Run:
         steps: int = 0,
         classify: bool = False,
         n_threads: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
     ) -> None:
         self.architecture = architecture
         self.layout = layout_of(architecture)
@@ -120,13 +151,24 @@ class Run:
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
         self._code = KEEP if update is None else UPDATES[update].code
-        self._kept_alive = X, y
-        self._samples = _samples(architecture, X, y, classify, gathered)
+        self._kept_alive = X, y, sample_weight
+        self._samples = _samples(architecture, X, y, classify, gathered, sample_weight)
+        self.report = np.zeros((0, REPORT_COLUMNS))
         self.steps = steps
         # no mini-batch: the kernel is compiled or loaded here, where that can be interrupted and nobody takes the time
         nothing = np.zeros((0, REPORT_COLUMNS))
         task = self._train(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, STEP_COLUMNS)), nothing)
         task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches that the optimizer has seen."""
+        before, words = self._count
+        return before + int(words[COMPLETED])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._count = steps, np.zeros(TEAM_WORDS, np.int64)
 
     def _train(
         self,
@@ -135,7 +177,10 @@ class Run:
         steps: NDArray[np.float64],
         report: NDArray[np.float64],
     ) -> Task:
+        before = self.steps
+
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+            self._count = before, words  # the kernel counts: no interrupt comes between a mini-batch and its count
             completed: int = train_kernel(
                 self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
                 words, worker, n_workers,
@@ -149,19 +194,29 @@ class Run:
     ) -> NDArray[np.float64]:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
-        Returns a row for each: summed cost and hits. When interrupted it raises; the parameters are then those after
-        the last mini-batch that was completed, and `steps` counts it.
+        A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
+        its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
+        are then those after the last mini-batch that was completed, `steps` counts it, and
+        `report` has its row.
         """
-        report = np.zeros((len(steps), REPORT_COLUMNS))
-        completed, error = run_team(self._train(order, starts, steps, report), self.n_workers)
-        self.steps += completed
+        self.report = np.zeros((len(steps), REPORT_COLUMNS))
+        task = self._train(order, starts, steps, self.report)
+        if self.n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
+            task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+            return self.report
+        _, error = run_team(task, self.n_workers)
         if error is not None:
             raise error
-        return report
+        return self.report
 
     def canonical(self) -> tuple[list[Floats], list[Floats]]:
         """Return the weights and biases as new arrays."""
         return self.layout.unpack(self.parameters.weights)
+
+    def load(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
+        """Take other weights and biases, canonical; the optimizer's state stays."""
+        self.parameters.weights[:] = self.layout.pack(weights, biases)
+        self.parameters.transposed[:] = self.layout.transpose(weights)
 
     def state(self) -> list[tuple[list[Floats], list[Floats]]]:
         """Return the optimizer's slots as new arrays in canonical layout."""
@@ -221,7 +276,7 @@ def evaluate(
     for l, array in (wanted or {}).items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)
-    report = np.zeros((n if y is not None else 0, REPORT_COLUMNS))
+    report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
 
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
         begin, end = n * worker // n_workers, n * (worker + 1) // n_workers

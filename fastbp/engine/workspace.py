@@ -38,4 +38,5 @@ def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> t
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),
         hits=np.zeros(rows),
+        squares=aligned_zeros(layout.squares_size, layout.dtype),
     )

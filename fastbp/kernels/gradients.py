@@ -18,6 +18,7 @@ from fastbp.kernels.layers import (
     N_OUT,
     PANELS,
     PENALISED,
+    SQUARED,
     STRIDE,
     STRIP,
     STRIPS,
@@ -27,6 +28,7 @@ from fastbp.kernels.layers import (
     B,
     W,
 )
+from fastbp.kernels.norms import square, squares_of
 from fastbp.kernels.simd import lanes, load, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
@@ -96,6 +98,9 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
             g = parameters.sums + q
         weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
         if last:
+            if penalty != 0.0:
+                sums = squares_of(layer, workspace, j, k_here)
+                square(weights + q, min(rows, n_in - k_here), columns, k_here % SQUARED == 0, sums)
             update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]

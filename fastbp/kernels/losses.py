@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.choice import choose
-from fastbp.kernels.elementary import exp, log1p
+from fastbp.kernels.elementary import exp, log, log1p
 from fastbp.kernels.simd import absolute, where
 
 
@@ -43,10 +43,17 @@ def categorical_cross_entropy(z, a, prime, y, n):
     return -(y * z), a - y
 
 
+@jit
+def poisson(z, a, prime, y, n):
+    """C = sum_j y_j log(y_j / a_j) - y_j + a_j, delta_j = a_j - y_j; z is log a."""
+    return where(y > 0.0, y * (log(y) - z), y) - y + a, a - y
+
+
 LOSSES = {
     "quadratic": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), quadratic),
     "mse": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), mse),
     "cross_entropy": {"sigmoid": binary_cross_entropy, "softmax": categorical_cross_entropy},
+    "poisson": {"exp": poisson},
 }
 _FUNCTIONS = list(dict.fromkeys(function for outputs in LOSSES.values() for function in outputs.values()))
 

@@ -22,8 +22,10 @@ from fastbp.kernels.layers import (
     MU,
     N_IN,
     N_OUT,
+    NORM,
     PENALTY,
     REPORT_COLUMNS,
+    SCALE,
     SLAB,
     STEP_COLUMNS,
     STRIDE,
@@ -32,9 +34,10 @@ from fastbp.kernels.layers import (
     Parameters,
     Workspace,
 )
+from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
-from fastbp.kernels.simd import pointer, pointer_at
-from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
+from fastbp.kernels.simd import load16, pointer, pointer_at, store
+from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
 
@@ -61,6 +64,17 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         wanted = class_of(delta, n) if samples.classify else -1
         workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
         workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
+        if samples.weight:
+            weigh(pointer_at(samples.weight, workspace.cost)[order[i] + shift], delta, n, workspace, i)
+
+
+@jit
+def weigh(weight, delta, n, workspace, i):
+    """Let the sample of row i count as `weight` samples, in its delta, cost and hit."""
+    for j in range(0, n, 16):
+        store(delta + j, load16(delta + j) * weight)
+    workspace.cost[i] *= weight
+    workspace.hits[i] *= weight
 
 
 @jit
@@ -82,6 +96,7 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
+            pointer(workspace.squares),
         ),
     )
 
@@ -89,7 +104,7 @@ def as_pointers(layers, parameters, workspace):
 @jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
-    hyper = Hyper(1.0 / m, step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     for slab in range(0, m, SLAB):
         rows = min(m - slab, SLAB)
         first, last = slab == 0, slab + rows == m
@@ -113,6 +128,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
                 report[HITS] += workspace.hits[i]
         if not barrier(team, n_workers) and not last:
             return False
+    if worker == 0 and hyper.penalty != 0.0:
+        report[NORM] = norm(layers, workspace)
     return True
 
 
@@ -121,7 +138,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
-    columns in layers.py), code is the update's; report[s] receives its summed cost and hits.
+    columns in layers.py), code is the update's; report[s] receives its summed cost and
+    hits, and the norm of its weights.
     """
     mode = flush_subnormals()
     done = 0
@@ -132,11 +150,15 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
             here, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
             step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
             # once closed, another worker may still be reading what the next forward pass would overwrite
-            if is_closed(words) or not learn(
+            if is_closed(words):
+                break
+            if step[SCALE] > 0.0 and not learn(
                 records[0], records[1], samples, here, m, step, code, records[2], said, words, worker, n_workers
             ):
                 break
             done += 1
+    if worker == 0:
+        words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done
 

@@ -81,6 +81,13 @@ def _softmax(z: Array) -> Array:
     return a
 
 
+def _exp(z: Array) -> Array:
+    """a_j = exp(z_j)."""
+    with np.errstate(over="ignore"):  # an infinite a is what the loss shows
+        a: Array = np.exp(z)
+    return a
+
+
 def _sigmoid_prime(a: Array) -> Array:
     """sigma'(z_j) = a_j (1 - a_j)."""
     prime: Array = 1 - a
@@ -109,6 +116,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": Activation(_sigmoid, _sigmoid_prime),
     "tanh": Activation(np.tanh, _tanh_prime),
     "relu": Activation(lambda z: np.maximum(z, 0), _relu_prime),
+    "exp": Activation(_exp, lambda a: a),
     "softmax": Activation(_softmax, _softmax_prime),
 }
 
@@ -122,11 +130,13 @@ def _squared_error(a: Array, y: Array) -> Array:
 
 def _quadratic(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = 1/2 sum_j (a_j - y_j)^2."""
+    _check_no_exp(output)
     return 0.5 * _squared_error(a, y)
 
 
 def _quadratic_delta(a: Array, y: Array, output: str) -> Array:
     """delta_j = (a_j - y_j) sigma'(z_j)."""
+    _check_no_exp(output)
     delta: Array = a - y
     delta *= ACTIVATIONS[output].sigma_prime(a)
     return delta
@@ -134,6 +144,7 @@ def _quadratic_delta(a: Array, y: Array, output: str) -> Array:
 
 def _mse(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = 1/n_out sum_j (a_j - y_j)^2."""
+    _check_no_exp(output)
     cost: Array = _squared_error(a, y) / a.shape[-1]
     return cost
 
@@ -148,6 +159,12 @@ def _mse_delta(a: Array, y: Array, output: str) -> Array:
 def _mismatch(output: str) -> ValueError:
     """Say why cross-entropy cannot follow this output."""
     return ValueError(f"cross_entropy needs a softmax or sigmoid output, not {output!r}: change the output or the loss")
+
+
+def _check_no_exp(output: str) -> None:
+    """Refuse squared error after exp, whose loss is poisson."""
+    if output == "exp":
+        raise ValueError("an exp output goes with the loss 'poisson' only: change the output or the loss")
 
 
 def _cross_entropy(z: Array, a: Array, y: Array, output: str) -> Array:
@@ -177,10 +194,33 @@ def _cross_entropy_delta(a: Array, y: Array, output: str) -> Array:
     return delta
 
 
+def _poisson(z: Array, a: Array, y: Array, output: str) -> Array:
+    """C_x = sum_j y_j ln(y_j / a_j) - y_j + a_j, where ln a_j = z_j and 0 ln 0 = 0."""
+    _check_exp(output)
+    z, y = z.astype(np.float64), y.astype(np.float64)
+    log_y = np.log(y, out=np.zeros_like(y), where=y > 0)
+    cost: Array = (y * (log_y - z) - y + a).sum(axis=-1)
+    return cost
+
+
+def _poisson_delta(a: Array, y: Array, output: str) -> Array:
+    """delta_j = a_j - y_j: the derivative of -y_j z_j + exp(z_j)."""
+    _check_exp(output)
+    delta: Array = a - y
+    return delta
+
+
+def _check_exp(output: str) -> None:
+    """Refuse poisson after any other output."""
+    if output != "exp":
+        raise ValueError(f"poisson needs an exp output, not {output!r}: change the output or the loss")
+
+
 LOSSES: dict[str, Loss] = {
     "quadratic": Loss(_quadratic, _quadratic_delta),
     "mse": Loss(_mse, _mse_delta),
     "cross_entropy": Loss(_cross_entropy, _cross_entropy_delta),
+    "poisson": Loss(_poisson, _poisson_delta),
 }
 
 
