@@ -71,10 +71,7 @@ def main():
         distant = search(X, y)
 
     trainings = Counter(collected(distant, "process").astype(int))
-    print(
-        f"{trainings.total()} trainings, {' and '.join(map(str, sorted(trainings.values())))} in {len(trainings)} workers"
-    )
-    print(f"of which this process is one: {os.getpid() in trainings}")
+    print(f"{trainings.total()} trainings in {len(trainings)} processes; any in this one: {os.getpid() in trainings}")
     print(f"threads of a training: {int(collected(distant, 'threads').max())}")
     difference = np.abs(collected(distant, "accuracy") - collected(local, "accuracy")).max()
     print(f"largest difference of an accuracy from the local search's: {difference}")
