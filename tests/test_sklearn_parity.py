@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import fastbp.sklearn
 import numpy as np
 import pytest
 import sklearn
@@ -27,6 +26,8 @@ from estimator_draws import (
 )
 from sklearn import neural_network
 from threadpoolctl import threadpool_limits
+
+import fastbp.sklearn
 
 VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
 pytestmark = pytest.mark.skipif(VERSION < (1, 9), reason="the numbers are those of scikit-learn 1.9 and later")
@@ -164,6 +165,7 @@ X = RNG.standard_normal((90, 8))
 CLASSES = np.array(["a", "b", "c"])
 LABELS = CLASSES[(X @ RNG.standard_normal((8, 3))).argmax(axis=1)]
 TARGETS = np.sin(X[:, :2]).sum(axis=1)
+SEVERAL = np.stack([TARGETS, X[:, 3] ** 2, -TARGETS], axis=1)
 
 
 def assert_same_state(ours: Any, theirs: Any, dtype: str) -> None:
@@ -242,21 +244,37 @@ def test_weights_written_by_hand_are_the_start() -> None:
     assert distance(ours, theirs) <= BOUNDS["float64"]
 
 
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_several_outputs_against_scikit_learn_as_it_is(solver: str) -> None:
-    """Its gradient is that of the sum over outputs: with tol=0 sgd and adam take the same way, with another loss."""
-    y = np.stack([TARGETS, X[:, 3] ** 2, -TARGETS], axis=1)
+    """Its gradient is that of the sum over outputs: with tol=0 both take the same way, with another loss."""
     ours, theirs = both(
-        "MLPRegressor", hidden_layer_sizes=(9,), solver=solver, tol=0, max_iter=10 if solver != "lbfgs" else 5000,
-        alpha=0, random_state=4, activation="tanh", n_iter_no_change=11, max_fun=50_000,
+        "MLPRegressor", hidden_layer_sizes=(9,), solver=solver, tol=0, max_iter=10, alpha=0, random_state=4,
+        activation="tanh", n_iter_no_change=11,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-        for estimator in ours, theirs:
-            estimator.fit(X, y)
-    if solver == "lbfgs":  # where each ends up: the quality of the optimum
-        errors = [np.mean((estimator.predict(X) - y) ** 2) for estimator in (ours, theirs)]
-        assert errors[0] <= 1.05 * errors[1]
-    else:
-        assert distance(ours, theirs) <= BOUNDS["float64"]
-        np.testing.assert_allclose(ours.loss_curve_, 3 * np.array(theirs.loss_curve_), rtol=1e-9)
+    for estimator in ours, theirs:
+        with pytest.warns(sklearn.exceptions.ConvergenceWarning):
+            estimator.fit(X, SEVERAL)
+    assert distance(ours, theirs) <= BOUNDS["float64"]
+    np.testing.assert_allclose(ours.loss_curve_, 3 * np.array(theirs.loss_curve_), rtol=1e-9)
+
+
+def test_lbfgs_of_several_outputs_ends_in_as_good_an_optimum() -> None:
+    """Measured by the sum over outputs with its penalty, for a few starts.
+
+    scikit-learn's line search finds no descent where loss and gradient contradict each other: it gives up and warns.
+    """
+    totals, warned = np.zeros(2), np.zeros(2)
+    for seed in range(4):
+        fits = both(
+            "MLPRegressor", hidden_layer_sizes=(6,), solver="lbfgs", max_iter=3000, max_fun=9000, alpha=1.0, tol=1e-6,
+            random_state=seed, activation="tanh",
+        )  # fmt: skip
+        for i, estimator in enumerate(fits):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                estimator.fit(X, SEVERAL)
+            warned[i] += any("ABNORMAL" in str(warning.message) for warning in caught)
+            penalty = sum((w**2).sum() for w in estimator.coefs_) / len(X)
+            totals[i] += 0.5 * ((estimator.predict(X) - SEVERAL) ** 2).sum(axis=1).mean() + 0.5 * penalty
+    assert warned[0] == 0 < warned[1]
+    assert totals[0] <= 1.01 * totals[1]
