@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
@@ -100,6 +101,59 @@ class Perceptron(BaseEstimator):
         "max_fun": [Interval(Integral, 1, None, closed="left")],
     }
 
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes: Any,
+        activation: str,
+        solver: str,
+        alpha: float,
+        batch_size: int | str,
+        learning_rate: str,
+        learning_rate_init: float,
+        power_t: float,
+        max_iter: int,
+        loss: str,
+        shuffle: bool,
+        random_state: Any,
+        tol: float,
+        verbose: bool | int,
+        warm_start: bool,
+        momentum: float,
+        nesterovs_momentum: bool,
+        early_stopping: bool,
+        validation_fraction: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        n_iter_no_change: float,
+        max_fun: int,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.loss = loss
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+
     # What a subclass says
 
     def _validated(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Problem:
@@ -159,7 +213,7 @@ class Perceptron(BaseEstimator):
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         problem = self._validated(X, y, incremental=incremental, reset=first)
         if sample_weight is not None:
-            problem.sample_weight = np.ascontiguousarray(_check_sample_weight(sample_weight, problem.X), np.float64)
+            problem.sample_weight = _checked_weights(sample_weight, problem.X)
         self.n_outputs_ = problem.n_outputs
         self._random_state = check_random_state(self.random_state)
         if first:
@@ -436,12 +490,25 @@ def _check_chain(architecture: Architecture, problem: Problem) -> None:
         )
 
 
+def _checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+    """Return the weights of samples, one each."""
+    weights: NDArray[np.float64] = np.ascontiguousarray(_check_sample_weight(sample_weight, X), np.float64)
+    total = weights.sum()
+    if total == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    if total < 0:
+        raise ValueError(f"sample_weight sums to {total}, but its sum must be positive")
+    return weights
+
+
 def _or_else(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
 def _laid_out(X: Any, dtype: Any) -> Any:
     """Return X as the engine reads it, in place where it lies so."""
+    if scipy.sparse.issparse(X):
+        X = X.toarray()
     return read_only(np.require(X, dtype, ["C", "A"]), dtype)
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import StrOptions
@@ -35,7 +36,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         L-BFGS (SciPy's, over all samples at once), stochastic gradient descent or Adam.
     alpha : float, default=0.0001
         Strength of the L2 penalty alpha/2 sum w^2, which is divided by the number of samples of a mini-batch (or the
-        sum of their weights), as in scikit-learn.
+        sum of their weights), as in scikit-learn: its strength depends on batch_size.
     batch_size : int or 'auto', default='auto'
         Samples of a mini-batch; 'auto' is min(200, n_samples).
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
@@ -51,7 +52,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Draw a new order of the samples for each epoch.
     random_state : int, RandomState instance or None, default=None
         Draws the weights, the samples held out and their order. An int starts anew at each call, so that every
-        `partial_fit` with an int draws the same order, as in scikit-learn.
+        `partial_fit` with an int draws the same permutation of the samples, as in scikit-learn.
     tol : float, default=1e-4
         Training stops where loss or validation score do not improve by tol for n_iter_no_change epochs; with 'lbfgs'
         where no component of the gradient is larger.
@@ -111,8 +112,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
     With the same `random_state` the weights are those that scikit-learn 1.9 computes, up to rounding. These of its
     faults are mended:
 
-    - with `warm_start` and `early_stopping`, a later fit keeps the samples held out by the first, and does not write
-      into what is kept as best;
+    - with `warm_start` and `early_stopping`, a later fit keeps the validation split of the first, and does not write
+      into the weights that are kept as best;
     - a warm start counts the epochs without improvement anew, where scikit-learn's stops after one epoch;
     - weights that did not stay finite, or any other error, leave an earlier fit as it was;
     - a mini-batch whose samples all weigh nothing changes nothing, where scikit-learn's is an error;
@@ -168,30 +169,32 @@ class MLPRegressor(RegressorMixin, Perceptron):
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            loss=loss,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+        )
 
     @available_if(is_stochastic)
     @_fit_context(prefer_skip_nested_validation=True)
@@ -240,6 +243,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         )  # fmt: skip
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if sparse.issparse(y):
+            y = y.toarray()
         if y.ndim == 1:
             y = y.reshape(-1, 1)
         return Problem(X, y, y.shape[1])
