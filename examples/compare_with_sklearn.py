@@ -38,7 +38,7 @@ print(f"{len(X_train)} images to train, {len(X_test)} to test")
 # %%
 # What is compared
 # ----------------
-# Settings that differ in where the time goes: scikit-learn's defaults, small mini-batches, SGD, and L-BFGS. Forty
+# Settings that differ in where the time goes: scikit-learn's defaults, small mini-batches, SGD, and L-BFGS. Twenty
 # epochs are not enough to converge, and scikit-learn warns of it; so does fastbp.
 
 SETTINGS = {
@@ -62,7 +62,7 @@ for setting, parameters in SETTINGS.items():
         module.MLPClassifier(max_iter=1, **parameters).fit(X_train[:100], y_train[:100])
     for _ in range(3):
         for name, module in MODULES.items():
-            estimator = module.MLPClassifier(max_iter=40, random_state=0, **parameters)
+            estimator = module.MLPClassifier(max_iter=20, random_state=0, **parameters)
             start = time.perf_counter()
             fitted[setting, name] = estimator.fit(X_train, y_train)
             taken = time.perf_counter() - start
@@ -71,7 +71,7 @@ for setting, parameters in SETTINGS.items():
 # %%
 # The results
 # -----------
-# The largest difference of two coefficients, in units of the layer's largest: after forty epochs it is still rounding.
+# The largest difference of two coefficients, in units of the layer's largest: after twenty epochs it is still rounding.
 # Another order of additions does the same to scikit-learn itself.
 
 for setting in SETTINGS:

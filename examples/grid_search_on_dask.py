@@ -41,7 +41,7 @@ def measured(estimator, X, y):
 def search(X, y):
     """Return the fitted search; that it may run on a cluster does not show here."""
     candidate = MLPClassifier(max_iter=20, random_state=0)
-    found = GridSearchCV(candidate, GRID, cv=FOLDS, scoring=measured, refit="accuracy", n_jobs=2)
+    found = GridSearchCV(candidate, GRID, cv=FOLDS, scoring=measured, refit="accuracy", n_jobs=-1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # twenty epochs are not enough to converge
         return found.fit(X, y)
@@ -56,8 +56,21 @@ def collected(found, name):
 # The cluster
 # -----------
 # Two processes of one thread each. dask sets OMP_NUM_THREADS to 1 in them, which fastbp heeds: as many candidates train
-# at a time as there are workers, each on one core. The workers start as new processes that import this file, hence the
-# guard at its end, as with multiprocessing.
+# at a time as there are workers, each on one core.
+
+
+def search_on_cluster(X, y):
+    """Return the same search, its candidates trained by two worker processes."""
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster), joblib.parallel_config("dask"):
+        return search(X, y)
+
+
+# %%
+# Here and there
+# --------------
+# The same numbers come out, to the bit. The workers start as new processes that import this file, hence the guard at its
+# end, as with multiprocessing.
 
 
 def main():
@@ -66,9 +79,7 @@ def main():
     X, X_test, y, y_test = train_test_split(X / 16, y, random_state=0, stratify=y)
     with joblib.parallel_config("sequential"):
         local = search(X, y)
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-    with cluster, Client(cluster), joblib.parallel_config("dask"):
-        distant = search(X, y)
+    distant = search_on_cluster(X, y)
 
     trainings = Counter(collected(distant, "process").astype(int))
     print(f"{trainings.total()} trainings in {len(trainings)} processes; any in this one: {os.getpid() in trainings}")
@@ -77,9 +88,8 @@ def main():
     print(f"largest difference of an accuracy from the local search's: {difference}")
     weights = zip(distant.best_estimator_.coefs_, local.best_estimator_.coefs_, strict=True)
     print(f"the same best weights, to the bit: {all(np.array_equal(a, b) for a, b in weights)}")
-    print(
-        f"best: {distant.best_params_}, accuracy on held-out images {distant.best_estimator_.score(X_test, y_test):.1%}"
-    )
+    print(f"best: {distant.best_params_}")
+    print(f"accuracy on the held-out images: {distant.best_estimator_.score(X_test, y_test):.1%}")
 
 
 if __name__ == "__main__":
