@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import copy
+import math
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastbp import lbfgs
 from fastbp.architecture import Architecture, Bias
-from fastbp.arguments import generator, integer, one_each, one_of, pair, truth, whole
+from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
-from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
+from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
-from fastbp.inputs import rows
-from fastbp.kernels.layers import COST, HITS, STEP_COLUMNS, Parameters
-from fastbp.optimizers import Optimizer, optimizer_of
-from fastbp.targets import Targets, targets
+from fastbp.inputs import source
+from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
+from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
+from fastbp.schedules import Pace, Schedule
+from fastbp.targets import Targets, sample_weights, targets
 from fastbp.training import Plan, train
 
 __all__ = ["Network"]
@@ -49,12 +54,40 @@ class _Published:
 
 
 @dataclass(frozen=True)
-class _OptimizerState:
-    """What an optimizer remembers: steps made, and its slots in canonical layout."""
+class _Data:
+    """What a training is to learn: the samples chosen, and those for validation."""
 
-    update: str
-    step: int
-    slots: tuple[tuple[Sequence[Floats], Sequence[Floats]], ...]
+    samples: Floats
+    wanted: Targets
+    classify: bool
+    chosen: NDArray[np.int64]
+    validation: tuple[Floats, Targets] | None
+    n_threads: int | None
+    weight: NDArray[np.float64] | None
+    penalty: float
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The right of one thread to train a network."""
+
+    network: Network
+    thread: int
+
+
+_claims: dict[int, _Claim] = {}  # by the id of the network; one operation on it is atomic
+
+
+def _release_after_fork() -> None:
+    """Free, in a forked child, the networks that threads train which it does not have."""
+    for key, claim in list(_claims.items()):
+        if claim.thread != threading.get_ident():
+            claim.network._rng = copy.deepcopy(claim.network._rng)  # a thread that drew left it locked
+            del _claims[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_after_fork)
 
 
 class Network:
@@ -67,11 +100,12 @@ class Network:
     hidden : str or sequence of str, default "sigmoid"
         Activation of the hidden layers, one for all or one each: "identity", "sigmoid", "tanh", "relu".
     output : str, default "sigmoid"
-        Activation of the outputs: one of those, or "softmax".
+        Activation of the outputs: one of those, "exp" or "softmax".
     loss : str or None, default None
-        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2) or "cross_entropy" (with softmax: of the
-        classes; with sigmoid: of each output, summed). None takes "cross_entropy" with softmax and sigmoid, otherwise
-        "quadratic". The cost is the mean over the samples.
+        "quadratic" (1/2 sum_j (a_j - y_j)^2), "mse" (mean_j (a_j - y_j)^2), "cross_entropy" (with softmax: of the
+        classes; with sigmoid: of each output, summed) or "poisson" (sum_j y_j log(y_j / a_j) - y_j + a_j, with exp
+        only, and exp with nothing else). None takes "cross_entropy" with softmax and sigmoid, "poisson" with exp,
+        otherwise "quadratic". The cost is the mean over the samples.
     init : str or sequence of (weights, biases), default "scaled_gaussian"
         How weights start: a name from `fastbp.initializers.INITIALIZERS`, or the arrays of each layer, (n_out, n_in)
         and (n_out,).
@@ -115,8 +149,7 @@ class Network:
     ) -> None:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
         self._rng = generator(seed)
-        self._optimizer: _OptimizerState | None = None
-        self._training = threading.Lock()
+        self._optimizer: OptimizerState | None = None
         self._publish(*self._initial(init))
 
     # What it is
@@ -243,29 +276,44 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int = 32,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_fraction: float | None = None,
         shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
         verbose: bool | None = None,
         n_threads: int | None = None,
     ) -> History:
-        """Train from the present weights on; the optimizer starts anew.
+        """Train from the present weights on (a warm start, on a network in use); the optimizer starts anew.
 
         Parameters
         ----------
-        X : array_like (n, n_in)
+        X : array_like or sparse matrix (n, n_in)
             Finite samples, one a row. Read in place where it is C-contiguous and of the network's dtype, otherwise
-            converted once. It must not be changed meanwhile.
+            converted once. A sparse matrix or array of SciPy is read as CSR, and never made dense. X must not be
+            changed meanwhile.
         y : array_like (n,) or (n, n_out)
             With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
-            output: the targets (0 to 1 with cross_entropy).
+            output: the targets (0 to 1 with cross_entropy, at least 0 with poisson).
         epochs : int, default 1
         batch_size : int, default 32
             Samples in a mini-batch; the last of an epoch may be shorter. More than n means n.
-        optimizer : "adam", "sgd", `Adam` or `SGD`
+        optimizer : "adam", "sgd", "lbfgs", `Adam`, `SGD` or `LBFGS`
+            The learning rate of Adam and SGD may be one of `fastbp.schedules`. L-BFGS takes all samples at once and
+            counts its own iterations: `batch_size` and `shuffle` mean nothing to it, `epochs` must stay 1.
+        sample_weight : array_like (n,), optional
+            As how many samples each counts in the mean of its mini-batch: finite, at least 0, not all 0. A mini-batch
+            whose weights are all 0 changes nothing.
+        l2 : float, default 0
+            Penalty of large weights: the cost is the mean over the mini-batch + l2/2 times the sum of all squared
+            weights (not of biases). The book's lambda / n.
         validation_data : (X, y), optional
             Measured at the end of each epoch.
+        validation_fraction : float, optional
+            Between 0 and 1: hold this share of the samples out (rounded up), instead, and measure them. Which ones is
+            drawn from the network's generator before the training, whatever `shuffle` is.
         shuffle : bool, default True
             Draw a new order of the samples for each epoch.
         callbacks : sequence of Callback
@@ -283,9 +331,12 @@ class Network:
         ValueError, TypeError
             Wrong input; the network is as before.
         FloatingPointError
-            The loss became infinite or NaN; the network has the last finite weights kept.
+            The loss or a weight became infinite or NaN; the network, and the state of its optimizer, are as the last
+            complete epoch before left them.
         RuntimeError
             The network is in training already.
+        ImportError
+            L-BFGS without SciPy, which the extra `fastbp[sklearn]` brings.
 
         Examples
         --------
@@ -298,8 +349,9 @@ class Network:
         True
         """
         return self._fit(
-            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads, resume=False
-        )
+            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads,
+            validation_fraction, resume=False, sample_weight=sample_weight, l2=l2,
+        )  # fmt: skip
 
     def partial_fit(
         self,
@@ -308,13 +360,17 @@ class Network:
         *,
         batch_size: int = 32,
         optimizer: str | Optimizer = "adam",
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         shuffle: bool = True,
         n_threads: int | None = None,
     ) -> History:
-        """Train for one pass more over the samples; the optimizer goes on where it was.
+        """Train for one pass more over the samples; the optimizer and its schedule go on where they were.
 
+        k calls do exactly what a `fit` with `epochs=k` does on a network whose optimizer is fresh, draws included.
         Parameters and errors are those of `fit`. The optimizer starts anew after weights were assigned, or where its
-        update rule differs from the one before.
+        update rule differs from the one before; the learning rate may, and a schedule knows the epochs before.
 
         Examples
         --------
@@ -326,7 +382,10 @@ class Network:
         >>> losses[0] > losses[1] > losses[2]
         True
         """
-        return self._fit(X, y, 1, batch_size, optimizer, None, shuffle, (), False, n_threads, resume=True)
+        return self._fit(
+            X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True,
+            sample_weight=sample_weight, l2=l2,
+        )  # fmt: skip
 
     def _fit(
         self,
@@ -334,18 +393,31 @@ class Network:
         y: ArrayLike,
         epochs: int,
         batch_size: int,
-        optimizer: str | Optimizer,
+        optimizer: str | Optimizer | LBFGS,
         validation_data: tuple[ArrayLike, ArrayLike] | None,
         shuffle: bool,
         callbacks: Sequence[Callback],
         verbose: bool | None,
         n_threads: int | None,
+        validation_fraction: float | None,
         *,
         resume: bool,
+        sample_weight: ArrayLike | None,
+        l2: float,
     ) -> History:
         epochs = whole(epochs, "epochs", 0)
         batch_size = whole(batch_size, "batch_size", 1)
         rule = optimizer_of(optimizer)
+        penalty = number(l2, "l2", 0, float("inf"), low_allowed=True)
+        if isinstance(rule, LBFGS):
+            if resume:
+                raise ValueError("optimizer is L-BFGS, which takes all samples at once and does not continue: use fit")
+            if epochs != 1:
+                raise ValueError(
+                    f"epochs is {epochs}, but L-BFGS counts its own iterations: leave epochs out and write "
+                    f"optimizer=LBFGS(max_iterations={max(1, epochs)})"
+                )
+            lbfgs.scipy_optimize()  # an error before anything is done, where there is none
         shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
         if is_watched() if verbose is None else truth(verbose, "verbose"):
@@ -353,43 +425,119 @@ class Network:
         n_threads = _threads(n_threads)
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
+        classify = self._classifies(wanted)
+        n_held_out = _held_out(validation_fraction, len(samples), validation_data)
         validation = None
         if validation_data is not None:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
-            samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
+            samples_v = source(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
             validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
+        schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
+        _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
 
         with self._exclusive():
-            n = len(samples)
-            batch_size = min(batch_size, n)
-            remembered = self._optimizer
-            if not resume or remembered is None or remembered.update != rule.update:
-                remembered = _OptimizerState(rule.update, 0, ())
-            published = self._published
-            run = Run(
-                self._architecture, published.weights, published.biases, samples, _either(wanted),
-                batch_size=batch_size, update=rule.update, state=remembered.slots, steps=remembered.step,
-                classify=self._classifies(wanted), n_threads=n_threads,
-            )  # fmt: skip
-
-            def order() -> NDArray[np.int64]:
-                return self._rng.permutation(n) if shuffle else np.arange(n)
-
-            def validate() -> tuple[float, float | None]:
-                assert validation is not None
-                return self._measure(run.parameters, *validation, n_threads)
-
-            plan = Plan(
-                epochs, n, batch_size, order, rule.steps, self._classifies(wanted), validate if validation else None
+            chosen = np.arange(len(samples) - n_held_out)
+            if n_held_out:
+                drawn = self._rng.permutation(len(samples))
+                chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
+                validation = samples[held_out], wanted.take(held_out)
+            data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
+            if isinstance(rule, LBFGS):
+                return self._minimize(data, rule, watchers, publishes=bool(callbacks))
+            remembered = OptimizerState.fresh(rule)
+            if resume and self._optimizer is not None:
+                remembered = self._optimizer.handed_to(rule)
+            batch_size = min(batch_size, len(chosen))
+            return self._descend(
+                data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
             )
-            state = TrainingState(self, History(), epochs, n)
-            try:
-                publish = (lambda: self._publish(*run.canonical())) if callbacks else None
-                train(run, plan, state, callbacks=watchers, publish=publish)
-            finally:
-                self._publish(*run.canonical())
-                self._optimizer = _OptimizerState(rule.update, run.steps, tuple(run.state()))
+
+    def _descend(
+        self,
+        data: _Data,
+        rule: Optimizer,
+        remembered: OptimizerState,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool,
+        watchers: Sequence[Callback],
+        *,
+        publishes: bool,
+    ) -> History:
+        """Train mini-batch by mini-batch."""
+        n, all_chosen = len(data.chosen), len(data.chosen) == len(data.samples)
+        run = Run(
+            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=batch_size,
+            update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
+            n_threads=data.n_threads, sample_weight=data.weight,
+        )  # fmt: skip
+        state = TrainingState(self, History(), epochs, n)
+        pace = Pace(remembered.schedule, remembered.progress, n, state.history)
+
+        def order() -> NDArray[np.int64]:
+            if not shuffle:
+                return data.chosen
+            drawn: NDArray[np.int64] = self._rng.permutation(n)
+            return drawn if all_chosen else data.chosen[drawn]
+
+        def publish() -> None:
+            self._publish(*run.canonical())
+
+        def steps(first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+            table = rule.steps(first, rates)
+            table[:, PENALTY] = data.penalty
+            return table
+
+        plan = Plan(
+            epochs, n, batch_size, order, pace.rates, steps, data.classify, self._validation(data, run),
+            lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
+        )  # fmt: skip
+        drawn_before = self._rng.bit_generator.state
+        try:
+            train(run, plan, state, callbacks=watchers, publish=publish if publishes else None)
+        except FloatingPointError:
+            # as if the orders of epochs that do not count had not been drawn
+            self._rng.bit_generator.state = drawn_before
+            for _ in range(state.history.epochs):
+                order()
+            raise
+        finally:
+            reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
+            optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
+            weights, biases = run.canonical()  # all or, without memory, nothing
+            self._publish(weights, biases)
+            self._optimizer = optimizer
         return state.history
+
+    def _minimize(self, data: _Data, rule: LBFGS, watchers: Sequence[Callback], *, publishes: bool) -> History:
+        """Train on all samples at once."""
+        n = len(data.chosen)
+        run = Run(
+            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=n,
+            update=None, classify=data.classify, n_threads=data.n_threads, sample_weight=data.weight,
+        )  # fmt: skip
+        state = TrainingState(self, History(), rule.max_iterations, n)
+
+        def publish() -> None:
+            self._publish(*run.canonical())
+
+        try:
+            lbfgs.train(
+                lbfgs.Objective(run, data.chosen, data.weight, penalty=data.penalty), rule, state,
+                classify=data.classify, callbacks=watchers, publish=publish if publishes else None,
+                validate=self._validation(data, run),
+            )  # fmt: skip
+        finally:
+            publish()
+        return state.history
+
+    def _validation(self, data: _Data, run: Run) -> Callable[[], tuple[float, float | None]] | None:
+        """Return what measures the validation data with a run's present weights."""
+        if data.validation is None:
+            return None
+        samples, wanted = data.validation
+        return lambda: self._measure(run.parameters, samples, wanted, data.n_threads)
 
     # Asking
 
@@ -455,8 +603,10 @@ class Network:
         """
         return self._forward(self._rows(X), list(range(len(self.weights))), n_threads)
 
-    def loss(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the mean cost of samples; X and y as in `fit`.
+    def loss(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the mean cost of samples, weighted with `sample_weight`; X, y and the weights as in `fit`.
 
         Examples
         --------
@@ -467,10 +617,13 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
-        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads)[0]
+        weight = sample_weights(sample_weight, len(samples))
+        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads, weight)[0]
 
-    def accuracy(self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None) -> float:
-        """Return the share of samples whose class is right; X and y as in `fit`.
+    def accuracy(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
+        """Return the share of samples whose class is right, or of their weight; X, y and the weights as in `fit`.
 
         The class of a row of targets is its largest, that of a single target is whether it is at least 1/2.
 
@@ -483,14 +636,15 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         packed = self._published.packed(self._architecture)
         report = evaluate(
             self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads)
         )
-        return float(report[:, HITS].mean())
+        return float(np.average(report[:, HITS], weights=weight))
 
     def gradients(
-        self, X: ArrayLike, y: ArrayLike, *, n_threads: int | None = None
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
     ) -> tuple[list[Floats], list[Floats]]:
         """Return the gradient of `loss`: dC/dw (BP4) and dC/db (BP3) of each layer.
 
@@ -509,19 +663,22 @@ class Network:
         """
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
+        weight = sample_weights(sample_weight, len(samples))
         published = self._published
         n = len(samples)
         run = Run(
             self._architecture, published.weights, published.biases, samples, _either(wanted),
-            batch_size=n, update=None, n_threads=_threads(n_threads),
+            batch_size=n, update=None, n_threads=_threads(n_threads), sample_weight=weight,
         )  # fmt: skip
-        run.minibatches(np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS)))
+        order, starts, steps = np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS))
+        steps[:, SCALE] = scales(divisors(order, starts, weight))
+        run.minibatches(order, starts, steps)
         return run.state()[0]
 
     # Parts
 
-    def _rows(self, X: ArrayLike) -> Floats:
-        return rows(X, self.sizes[0], self.dtype)
+    def _rows(self, X: ArrayLike) -> Floats | SparseRows:
+        return source(X, self.sizes[0], self.dtype)
 
     def _targets(self, y: ArrayLike, n: int, name: str = "y") -> Targets:
         a = self._architecture
@@ -530,9 +687,11 @@ class Network:
     def _classifies(self, wanted: Targets) -> bool:
         """Whether accuracy means anything: the targets are classes."""
         a = self._architecture
-        return wanted.labels is not None or a.output == "softmax" or (a.loss == "cross_entropy" and a.n_out == 1)
+        if a.n_out == 1:
+            return a.loss == "cross_entropy"
+        return a.output == "softmax" or wanted.are_classes
 
-    def _forward(self, samples: Floats, layers: list[int], n_threads: int | None) -> list[Floats]:
+    def _forward(self, samples: Floats | SparseRows, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
         packed = self._published.packed(self._architecture)
         wanted = dict(zip(layers, arrays, strict=True))
@@ -540,13 +699,19 @@ class Network:
         return arrays
 
     def _measure(
-        self, parameters: Parameters, samples: Floats, wanted: Targets, n_threads: int | None
+        self,
+        parameters: Parameters,
+        samples: Floats | SparseRows,
+        wanted: Targets,
+        n_threads: int | None,
+        weight: NDArray[np.float64] | None = None,
     ) -> tuple[float, float | None]:
         classify = self._classifies(wanted)
         report = evaluate(
             self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads)
         )
-        return float(report[:, COST].mean()), float(report[:, HITS].mean()) if classify else None
+        cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
+        return cost, hits if classify else None
 
     def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
         self._published = _Published(weights, biases)
@@ -554,14 +719,17 @@ class Network:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError(
-                "this network is in training already: wait for that fit to end, or train a copy made by copy.deepcopy"
-            )
-        try:
+        claim = _Claim(self, threading.get_ident())
+        try:  # an interrupt may come between any two steps
+            if _claims.setdefault(id(self), claim) is not claim:
+                raise RuntimeError(
+                    "this network is in training already: wait for that fit to end, or train a copy made by "
+                    "copy.deepcopy"
+                )
             yield
         finally:
-            self._training.release()
+            if _claims.get(id(self)) is claim:
+                del _claims[id(self)]
 
     def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
         a = self._architecture
@@ -616,7 +784,6 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_training"]
         published = state.pop("_published")
         return state | {"_arrays": (published.weights, published.biases)}
 
@@ -624,7 +791,6 @@ class Network:
         weights, biases = state.pop("_arrays")
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
-        self._training = threading.Lock()
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
 
 
@@ -637,6 +803,35 @@ def _either(wanted: Targets) -> NDArray[Any]:
 
 def _threads(n_threads: Any) -> int | None:
     return None if n_threads is None else whole(n_threads, "n_threads", 1)
+
+
+def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:
+    """Return how many samples a user wants held out."""
+    if validation_fraction is None:
+        return 0
+    if validation_data is not None:
+        raise ValueError("validation_data and validation_fraction are both given, but only one can be: leave one out")
+    fraction = number(validation_fraction, "validation_fraction", 0, 1, low_allowed=False)
+    count = math.ceil(fraction * n)
+    if count >= n:
+        raise ValueError(
+            f"validation_fraction is {validation_fraction!r}, which holds all of {n} samples out: give less, or more "
+            "samples"
+        )
+    return count
+
+
+def _check_needs(watchers: Sequence[Callback | Schedule], classify: bool, validated: bool) -> None:
+    """Refuse whoever watches a figure that this training does not record."""
+    recorded = ["loss", "accuracy"] if classify else ["loss"]
+    recorded += [f"validation_{name}" for name in recorded] if validated else []
+    for watcher in watchers:
+        if watcher.needs is not None and watcher.needs not in recorded:
+            raise ValueError(
+                f"{type(watcher).__name__} watches {watcher.needs!r}, but this training records only "
+                f"{', '.join(recorded)}: give validation_data or validation_fraction for the validation's figures; "
+                "accuracy needs classes as targets"
+            )
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

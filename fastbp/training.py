@@ -1,24 +1,29 @@
 """Training: the one loop, driven by a `Plan`.
 
-Mini-batches run in chunks of about 50 ms, cut where the work says (never by the clock, so that what is kept after an
-error does not depend on it). Between chunks Python has its turn: progress, interrupts; at the end of an epoch
-validation, callbacks, history. A tiny training set runs many epochs in one chunk when nobody wants to look in between.
+Mini-batches run in chunks of about 50 ms, cut where the work says, never by the clock. A chunk is a part of one epoch,
+or several whole epochs of a tiny training set, as many as may pass before somebody wants to look. Between chunks Python
+has its turn: progress, interrupts; at the end of an epoch history, validation, the plan's judge, callbacks.
+
+After an error everything is as the last complete epoch before it left it, whoever looked on: what training changes is
+copied where a chunk begins an epoch, and epochs of a chunk that came before the one at fault are computed again.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
-from fastbp.kernels.layers import COST, HITS
+from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
+from fastbp.session import Judge, Session, Validate
 
 __all__ = ["Plan", "train"]
 
@@ -41,32 +46,65 @@ class Plan:
         At most n_samples; the last mini-batch of an epoch may be shorter.
     order : callable
         Called once an epoch, in order; returns the order of its samples, int64 (n_samples,).
+    rates : callable
+        (first, epochs) -> the learning rates, float64, of the optimizer's steps first + 1, first + 2, ..., which belong
+        to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after
+        an error.
     steps : callable
-        (first, count) -> the numbers for the steps first + 1, ..., first + count, one row each.
+        (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all
+        but SCALE.
     classify : bool
         Whether accuracy means anything.
     validate : callable or None
         Called at the end of each epoch; returns loss and accuracy (or None) of the validation data.
+    judge : callable or None
+        Called with the `TrainingState` at the end of each epoch, after the validation and before the callbacks. It may
+        set `stop`, change what `rates` and `steps` return from now on, and `keep` the weights. What it raises ends the
+        training like an error of a callback.
+    ahead : callable or None
+        Returns how many epochs may be computed before `judge` sees the first of them, at least 1, also infinity: before
+        the last of them it neither stops, nor changes a step, nor looks at weights. None means 1.
+    finite : bool
+        Whether numbers must stay finite; False goes on with infinities and NaN, and makes no copies to go back to.
+    sample_weight : float64 array (n_samples,) or None
+        As how many samples each counts in the mean of its mini-batch, the same as the run's; a mini-batch without
+        weight changes nothing. In the mean over an epoch a mini-batch counts by its samples, as in scikit-learn.
+    penalty_of_sum : float
+        L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
+        alpha).
     """
 
     epochs: int
     n_samples: int
     batch_size: int
     order: Callable[[], NDArray[np.int64]]
-    steps: Callable[[int, int], NDArray[np.float64]]
+    rates: Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
+    steps: Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
     classify: bool
-    validate: Callable[[], tuple[float, float | None]] | None = None
+    validate: Validate | None = None
+    judge: Judge | None = None
+    ahead: Callable[[], float] | None = None
+    finite: bool = True
+    sample_weight: NDArray[np.float64] | None = None
+    penalty_of_sum: float = 0.0
+
+    @property
+    def n_minibatches(self) -> int:
+        """Mini-batches in an epoch."""
+        return -(-self.n_samples // self.batch_size)
 
 
 @dataclass
 class _Epoch:
     """One epoch in the making: its mini-batches, and how far it has come."""
 
+    number: int
     order: NDArray[np.int64]
     samples: int = 0
     cost: float = 0.0
     hits: float = 0.0
     seconds: float = 0.0
+    learning_rate: float = math.nan
 
 
 def train(
@@ -87,85 +125,186 @@ def train(
         Its history is filled.
     callbacks : sequence of Callback
     publish : callable or None
-        Called at the end of each epoch before callbacks, so that they see its weights; None where nobody looks.
+        Called where the run's weights are to be seen, at the end of each epoch; None where nobody looks.
 
     Raises
     ------
     FloatingPointError
-        The loss or a parameter became infinite or NaN; parameters and optimizer's state are those of the chunk's start.
+        The loss or a parameter became infinite or NaN, and the plan does not allow it. Parameters, optimizer's state
+        and history are those of the last complete epoch before. (Unless the judge or a callback told the state to keep
+        others, as after any end.)
     """
-    looked_at = bool(callbacks) or plan.validate is not None
-    begun: list[Callback] = []
-    try:
-        for callback in callbacks:
-            callback.on_train_begin(state)
-            begun.append(callback)
-        for chunk in _chunks(plan, run.work, looked_at, state):
-            order, starts = _lay_out(chunk, plan.batch_size)
-            n_minibatches = len(starts) - 1
-            kept = run.snapshot()
-            started = time.perf_counter()
-            try:
-                report = run.minibatches(order, starts, plan.steps(run.steps, n_minibatches))
-            except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
-                if not run.is_finite():
-                    run.restore(kept)
-                raise
-            seconds = time.perf_counter() - started
-            if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
-                run.restore(kept)
-                raise FloatingPointError(_explain(report, chunk, state.history))
-            begin = 0
-            for epoch, first, last in chunk:
-                count = last - first
-                _record(epoch, report[begin : begin + count], last, plan, seconds * count / n_minibatches)
-                begin += count
-                finished = epoch.samples == plan.n_samples
-                if finished:
-                    _close(epoch, plan, state.history)
-                _show(epoch, state, plan, finished)
-                for callback in callbacks:
-                    callback.on_progress(state)
-                if finished and looked_at:
-                    if plan.validate is not None:
-                        loss, accuracy = plan.validate()
-                        state.history.validation_loss.append(loss)
-                        if accuracy is not None:
-                            state.history.validation_accuracy.append(accuracy)
-                    if publish is not None:
-                        publish()
-                    for callback in callbacks:
-                        callback.on_epoch_end(state)
-    finally:
-        with ExitStack() as ends:  # whatever one of them raises, the others are called
-            for callback in reversed(begun):
-                ends.callback(callback.on_train_end, state)
+    with Session(run, state, callbacks, publish, plan.validate, plan.judge, plan.ahead) as session:
+        loop = _Loop(run, plan, session)
+        for chunk in loop.chunks():
+            loop.carry_out(chunk)
 
 
 Chunk = list[tuple[_Epoch, int, int]]  # (epoch, first mini-batch, last mini-batch + 1)
+Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # order, starts and steps of mini-batches
 
 
-def _chunks(plan: Plan, work: int, looked_at: bool, state: TrainingState) -> Iterator[Chunk]:
-    """Cut the epochs into chunks; each ends with its epoch where somebody looks at that."""
-    n_minibatches = -(-plan.n_samples // plan.batch_size)
-    limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // work))
-    chunk: Chunk = []
-    room = limit
-    for _ in range(plan.epochs):
-        if state.stop:
+class _Loop:
+    """The mini-batches of a training, chunk by chunk."""
+
+    def __init__(self, run: Run, plan: Plan, session: Session) -> None:
+        self.run, self.plan, self.session, self.state = run, plan, session, session.state
+        self.snapshot: Any = None  # from where the first epoch of the present chunk begins
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
+        plan, run = self.plan, self.run
+        limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
+        number = 0
+        while number < plan.epochs and not self.state.stop:
+            count = int(max(1, min(limit // plan.n_minibatches, plan.epochs - number, self.session.ahead())))
+            epochs = [_Epoch(number + i, plan.order()) for i in range(count)]
+            if count > 1:
+                yield [(epoch, 0, plan.n_minibatches) for epoch in epochs]
+            else:
+                for first in range(0, plan.n_minibatches, limit):
+                    yield [(epochs[0], first, min(first + limit, plan.n_minibatches))]
+            number += count
+
+    def carry_out(self, chunk: Chunk) -> None:
+        """Compute a chunk, and give everybody their turn after each of its epochs."""
+        plan, state = self.plan, self.state
+        if plan.finite and chunk[0][1] == 0:
+            self.snapshot = self.run.snapshot()
+        trouble = self.compute(chunk)
+        for epoch, _, last in chunk:
+            finished = last == plan.n_minibatches
+            if trouble and epoch.samples < plan.n_samples:
+                break
+            if finished:
+                _close(epoch, plan, state.history)
+            _show(epoch, state, plan, finished)
+            is_behind = not trouble and epoch is not chunk[-1][0]
+            self.session.progress(is_behind=is_behind)
+            if finished:
+                self.session.end_epoch(is_behind=is_behind)
+        if trouble:
+            done = state.history.epochs if state.kept_epoch is None else state.kept_epoch
+            raise FloatingPointError(trouble.format(done=done))
+
+    def tables(self, chunk: Chunk, steps: int) -> tuple[Tables, NDArray[np.float64]]:
+        """Return what the run needs for a chunk after so many steps, and the learning rates."""
+        order, starts = _lay_out(chunk, self.plan.batch_size)
+        counts = [last - first for _, first, last in chunk]
+        epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk], np.int64), counts)
+        rates = self.plan.rates(steps, epochs)
+        rows = self.plan.steps(steps, rates)
+        rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
+        rows[:, PENALTY] += self.plan.penalty_of_sum * rows[:, SCALE]
+        return (order, starts, rows), rates
+
+    def compute(self, chunk: Chunk) -> str:
+        """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
+        run = self.run
+        before = run.steps
+        tables, rates = self.tables(chunk, before)
+        started = time.perf_counter()
+        try:
+            report = run.minibatches(*tables)
+            seconds = time.perf_counter() - started
+            finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
+        except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
+            if not self.plan.finite or run.is_finite():
+                report = run.report[: run.steps - before]
+                self.count(chunk, report, tables, rates, time.perf_counter() - started)
+                for epoch, _, _ in chunk:
+                    if epoch.samples == self.plan.n_samples:
+                        _close(epoch, self.plan, self.state.history)
+            else:
+                run.restore(self.snapshot)
+            raise
+        trouble = ""
+        if not finite:
+            trouble, good = self.go_back(chunk, report[:, COST])
+            report, seconds = report[:good], seconds * good / len(report)
+        self.count(chunk, report, tables, rates, seconds)
+        return trouble
+
+    def count(
+        self,
+        chunk: Chunk,
+        report: NDArray[np.float64],
+        tables: Tables,
+        rates: NDArray[np.float64],
+        seconds: float,
+    ) -> None:
+        """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
+        _, starts, steps = tables
+        n_of_each, steps = np.diff(starts)[: len(report)], steps[: len(report)]
+        report = report.copy()
+        if self.plan.sample_weight is not None:  # means, times the number of samples
+            report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
+        report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
+        begin = 0
+        for epoch, first, last in chunk:
+            if begin >= len(report):
+                break
+            if first == 0:
+                epoch.learning_rate = float(rates[begin])
+            count = min(last - first, len(report) - begin)
+            _record(epoch, report[begin : begin + count], first + count, self.plan, seconds * count / len(report))
+            begin += count
+
+    def go_back(self, chunk: Chunk, costs: NDArray[np.float64]) -> tuple[str, int]:
+        """Find the mini-batch where a number was lost, and go back to the last complete epoch before it.
+
+        Returns what to say, and how many mini-batches of the chunk still count.
+        """
+        run, n_minibatches = self.run, self.plan.n_minibatches
+        first_epoch, skipped, _ = chunk[0]
+        bad = np.append(~np.isfinite(costs), True)
+        lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
+        since = chunk if skipped == 0 else [(first_epoch, 0, chunk[-1][2])]
+        try:
+            run.restore(self.snapshot)
+            tables, _ = self.tables(since, run.steps)
+            _advance(run, tables, 0, skipped)
+            place = _first_overflow(run, tables, skipped, lost)
+            what = f"the loss became {costs[lost - skipped]}" if place == lost else "a weight overflowed"
+            good = place // n_minibatches
+            run.restore(self.snapshot)
+            _advance(run, tables, 0, good * n_minibatches)
+        except BaseException:
+            run.restore(self.snapshot)
+            raise
+        message = (
+            f"{what} in epoch {first_epoch.number + good}, mini-batch {place % n_minibatches} (both counted from 0). "
+            "Usual causes: a learning rate that is too large, inputs or targets that are not scaled to about 1, an "
+            "unbounded output with a steep loss. The network has the weights and the optimizer the state that they had "
+            "after {done} epochs of this training; lower the learning rate or scale X, and fit again"
+        )
+        return message, good * n_minibatches
+
+
+def _advance(run: Run, tables: Tables, begin: int, end: int) -> None:
+    """Train on the mini-batches begin <= s < end of these tables."""
+    order, starts, steps = tables
+    if begin < end:
+        run.minibatches(order, starts[begin : end + 1], steps[begin:end])
+
+
+def _first_overflow(run: Run, tables: Tables, begin: int, end: int) -> int:
+    """Return the first mini-batch begin <= s < end after which a number of the run is not finite, or end.
+
+    The run, finite, stands before `begin`. Numbers that are lost stay lost, so that halves can be left out.
+    """
+    while begin < end:
+        before = run.snapshot()
+        middle = (begin + end + 1) // 2
+        _advance(run, tables, begin, middle)
+        if run.is_finite():
+            begin = middle
+            continue
+        run.restore(before)
+        if middle == begin + 1:
             break
-        epoch = _Epoch(plan.order())
-        first = 0
-        while first < n_minibatches:
-            last = min(n_minibatches, first + room)
-            chunk.append((epoch, first, last))
-            room -= last - first
-            if room == 0 or (looked_at and last == n_minibatches):
-                yield chunk
-                chunk, room = [], limit
-            first = last
-    if chunk:
-        yield chunk
+        end = middle
+    return begin
 
 
 def _lay_out(chunk: Chunk, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -193,33 +332,10 @@ def _close(epoch: _Epoch, plan: Plan, history: History) -> None:
     if plan.classify:
         history.accuracy.append(epoch.hits / plan.n_samples)
     history.seconds.append(epoch.seconds)
+    history.learning_rate.append(epoch.learning_rate)
 
 
 def _show(epoch: _Epoch, state: TrainingState, plan: Plan, finished: bool) -> None:
     state.samples = 0 if finished else epoch.samples
     state.loss = epoch.cost / epoch.samples
     state.accuracy = epoch.hits / epoch.samples if plan.classify else None
-
-
-def _explain(report: NDArray[np.float64], chunk: Chunk, history: History) -> str:
-    """Say where the loss was lost, and what usually helps."""
-    bad = ~np.isfinite(report[:, COST])
-    place = int(np.argmax(bad)) if bad.any() else len(report) - 1
-    what = f"the loss became {report[place, COST]}" if bad.any() else "a weight overflowed"
-    epochs: list[int] = []
-    number = history.epochs
-    for _, first, last in chunk:
-        epochs += [number] * (last - first)
-        number += 1
-    minibatch = place
-    for _, first, last in chunk:
-        if minibatch < last - first:
-            minibatch += first
-            break
-        minibatch -= last - first
-    return (
-        f"{what} in epoch {epochs[place]}, mini-batch {minibatch} (both counted from 0). Usual "
-        "causes: a learning rate that is too large, inputs or targets that are not scaled to about 1, an unbounded "
-        "output with a steep loss. The network has the weights from shortly before; lower the learning rate or scale "
-        "X, and fit again"
-    )

@@ -232,7 +232,14 @@ def relu(z: Bounded) -> tuple[Bounded, Bounded]:
     return Bounded(np.maximum(z.value, 0), error, z.f), Bounded((z.value > 0).astype(np.float64), unknown, z.f)
 
 
-ACTIVATIONS = {"identity": identity, "sigmoid": sigmoid, "tanh": tanh, "relu": relu}
+def exp(z: Bounded) -> tuple[Bounded, Bounded]:
+    """a = exp z with 2 U u relative error, sigma' = a."""
+    with np.errstate(over="ignore"):
+        a = _by_slope(z, np.exp(z.value), np.exp(z.value + z.error), z.f.gamma(2 * z.f.ulps["exp"]))
+    return a, a
+
+
+ACTIVATIONS = {"identity": identity, "sigmoid": sigmoid, "tanh": tanh, "relu": relu, "exp": exp}
 
 
 def _exponentials(z: Bounded) -> tuple[Array, Array, Array, Array, Array]:
@@ -313,6 +320,14 @@ def _binary(z: Bounded, a: Bounded, y: Bounded) -> Bounded:
     return _summed(terms.round())
 
 
+def _poisson(z: Bounded, a: Bounded, y: Bounded) -> Bounded:
+    """C_x = sum_j y_j (log y_j - z_j) - y_j + a_j, where log errs by 2 U u relative, and 0 log 0 = 0."""
+    f = z.f
+    value = np.log(np.where(y.value > 0, y.value, 1.0))
+    log_y = Bounded(value, f.gamma(2 * f.ulps["log"]) * np.abs(value) + f.tiny, f)
+    return _summed(y * (log_y - z) - y + a)
+
+
 # Networks
 
 Values: TypeAlias = Sequence[Bounded]
@@ -335,9 +350,18 @@ def parameters(f: Arithmetic, arrays: Sequence[ArrayLike]) -> list[Bounded]:
 
 
 def forward_backward(
-    weights: Values, biases: Values, activations: Sequence[str], loss: str, X: ArrayLike, Y: ArrayLike
+    weights: Values,
+    biases: Values,
+    activations: Sequence[str],
+    loss: str,
+    X: ArrayLike,
+    Y: ArrayLike,
+    sample_weight: Array | None = None,
 ) -> Pass:
-    """Compute one mini-batch as the kernels do, with bounds. Y has one row of targets a sample."""
+    """Compute one mini-batch as the kernels do, with bounds. Y has one row of targets a sample.
+
+    A sample's weight multiplies its delta, rounded to the dtype, and its cost in float64.
+    """
     f = weights[0].f
     x, y = f.given(X), f.given(Y)
     m, n_layers = len(x.value), len(weights)
@@ -356,10 +380,19 @@ def forward_backward(
     if loss == "cross_entropy":
         delta = difference
         costs = _categorical(primes[-1], y) if activations[-1] == "softmax" else _binary(z, a[-1], y)
+    elif loss == "poisson":
+        delta, costs = difference, _poisson(z, a[-1], y)
     else:
         costs, delta = (_quadratic if loss == "quadratic" else _mse)(difference, primes[-1])
 
-    scale = f.rounded(1 / m)
+    divisor = float(m)
+    if sample_weight is not None:
+        divisor = float(np.sum(sample_weight))
+        delta = delta * f.rounded(sample_weight[:, None])
+        costs = Bounded(costs.value * sample_weight, costs.error * sample_weight, f)
+        costs = costs.widened(WIDE_U * costs.size)
+    # in float64 a divisor that is itself a sum may be m u off, and its reciprocal rounds
+    scale = f.rounded(1 / divisor).widened(m * WIDE_U / divisor * (sample_weight is not None))
     dw: list[Bounded] = []
     db: list[Bounded] = []
     over_samples = f.chain_over_samples(m)
@@ -369,8 +402,9 @@ def forward_backward(
         if l > 0:
             delta = chain(delta, weights[l]) * primes[l - 1]  # BP2
     total = costs.error.sum() + m * WIDE_U * costs.size.sum()
-    cost = Bounded(costs.value.mean(), total / m, f)
-    return Pass(cost.widened(WIDE_U * cost.size), costs, a[1:], dw[::-1], db[::-1])
+    cost = Bounded(costs.value.sum() / divisor, total / divisor, f)
+    more = WIDE_U * (1 if sample_weight is None else m + 1)
+    return Pass(cost.widened(more * cost.size), costs, a[1:], dw[::-1], db[::-1])
 
 
 def _over_samples(delta: Bounded) -> Bounded:
@@ -465,6 +499,8 @@ def train(
     hyper: Mapping[str, float],
     batches: Sequence[Any],
     train_bias: bool = True,
+    sample_weight: Array | None = None,
+    l2: float = 0.0,
 ) -> tuple[list[Bounded], list[Bounded]]:
     """Train as `fastbp.reference.train` does, and carry the bounds from step to step.
 
@@ -475,9 +511,13 @@ def train(
     w, b = parameters(f, weights), parameters(f, biases)
     zeros = [[f.given(np.zeros_like(p.value))] * slots for p in (*w, *b)]
     for t, batch in enumerate(batches, 1):
-        result = forward_backward(w, b, activations, loss, X[batch], Y[batch])
+        weight = None if sample_weight is None else sample_weight[batch]
+        if weight is not None and not weight.any():
+            continue
+        result = forward_backward(w, b, activations, loss, X[batch], Y[batch], weight)
+        dw = [g + p * f.rounded(l2) for g, p in zip(result.dw, w, strict=True)] if l2 else result.dw
         h = _hyper(f, update, hyper, t)
-        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*result.dw, *result.db), zeros, strict=True)]
+        updated = [step(p, g, s, h) for p, g, s in zip((*w, *b), (*dw, *result.db), zeros, strict=True)]
         zeros = [s for _, s in updated]
         w = [p for p, _ in updated[: len(w)]]
         if train_bias:

@@ -20,6 +20,7 @@ HEADS = [  # every output with every loss that goes with it
     *((output, loss) for output in ("identity", "sigmoid", "tanh", "relu") for loss in ("quadratic", "mse")),
     ("sigmoid", "cross_entropy"),
     ("softmax", "cross_entropy"),
+    ("exp", "poisson"),
 ]
 HIDDEN = ["identity", "sigmoid", "tanh", "relu"]
 # around one and two registers of 2, 4, 8 and 16 lanes, and the rows of tiles and strips
@@ -37,6 +38,7 @@ class Problem:
     X: Array
     y: Array
     bias: Any = True
+    weight: Array | None = None  # of the samples
     Y: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ class Problem:
         """Return cost, dw, db and activations by the reference, by sample where that is quick, else in matrix form."""
         X = self.X.astype(np.float64)
         form = component if len(X) * len(self.weights) <= 60 else matrix
-        cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y)
+        cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y, self.weight)
         filled = [np.zeros(len(w)) if b is None else b for w, b in zip(dw, db, strict=True)]
         return cost, dw, filled, form.forward(*self.wide(), X)[1][1:]
 
@@ -86,6 +88,7 @@ class Problem:
             self.loss,
             self.X,
             self.Y,
+            self.weight,
         )
 
 

@@ -65,6 +65,7 @@ def test_sizes_in_any_container(sizes):
         ("relu", "quadratic"),
         ("sigmoid", "cross_entropy"),
         ("softmax", "cross_entropy"),
+        ("exp", "poisson"),
     ],
 )
 def test_the_canonical_loss_of_an_output(output, loss):

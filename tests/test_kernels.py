@@ -54,10 +54,10 @@ def share(got: Any, wanted: Any, by_kernel: Bounded, by_reference: Bounded) -> f
 def check(problem: Problem, n_threads: int) -> None:
     """Check all that a mini-batch gives against the reference."""
     network, data = problem.network(), (problem.X, problem.y)
-    dw, db = network.gradients(*data, n_threads=n_threads)
+    dw, db = network.gradients(*data, sample_weight=problem.weight, n_threads=n_threads)
     a = network.activations(problem.X, n_threads=n_threads)
     np.testing.assert_array_equal(network.predict(problem.X, n_threads=n_threads), a[-1])
-    cost = network.loss(*data, n_threads=n_threads)
+    cost = network.loss(*data, sample_weight=problem.weight, n_threads=n_threads)
 
     cost_expected, dw_expected, db_expected, a_expected = problem.expected()
     kernel, reference = bounds(problem)
@@ -235,6 +235,21 @@ def test_finite_differences(hidden: str, head: tuple[str, str]) -> None:
 # Extremes
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_poisson_of_extreme_rates(dtype: str) -> None:
+    """0 log 0 is 0; a rate that underflows to 0 still has a finite cost, one that overflows an infinite one."""
+    z = np.array([0.0, -3.0, 2.0, -500.0 if dtype == "float32" else -2000.0])
+    y = np.array([0.0, 7.0, 0.0, 2.0])
+    network = fastbp.Network([1, 4], output="exp", dtype=dtype, init=[(z[:, None], np.zeros(4))])
+    a = np.exp(z)
+    cost = np.sum(np.where(y > 0, y * (np.log(np.maximum(y, 1)) - z), 0) - y + a)
+    assert network.loss([[1.0]], [y]) == pytest.approx(cost, rel=8 * float(np.finfo(dtype).eps))
+    np.testing.assert_allclose(network.gradients([[1.0]], [y])[1][0], a - y, rtol=4 * float(np.finfo(dtype).eps))
+    assert network.loss([[-2.0]], [y]) == np.inf
+    with pytest.raises(FloatingPointError):
+        network.fit([[-2.0]], [y], verbose=False)
+
+
 @pytest.mark.parametrize(("dtype", "huge"), [("float32", 1e38), ("float64", 1e307)])
 @pytest.mark.parametrize("n_out", [1, 2, 3, 8, 16, 17, 40])
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
@@ -322,6 +337,25 @@ def test_an_infinite_output_stays_alone(n_out: int, dtype: str) -> None:
         assert not np.isfinite(db[0][j])
         assert same_bits(dw[0][others], dw_calm[0][others])
         assert same_bits(db[0][others], db_calm[0][others])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_out", [2, 3, 9, 17])
+def test_logits_further_apart_than_the_largest_number(n_out: int, dtype: str) -> None:
+    """The class that is right costs nothing, however far the others are; that it is another cannot be told in dtype."""
+    largest = np.finfo(dtype).max
+    for j in {0, n_out // 2, n_out - 1}:
+        w = np.full((n_out, 1), -largest, dtype)
+        w[j] = largest
+        network = fastbp.Network([1, n_out], output="softmax", init=[(w, np.zeros(n_out))], dtype=dtype)
+        wanted = np.eye(n_out, dtype=dtype)[[j]]
+        assert same_bits(network.predict([[1.0]]), wanted)
+        for y in [j], wanted:
+            assert network.loss([[1.0]], y) == 0
+            dw, db = network.gradients([[1.0]], y)
+            assert not dw[0].any()
+            assert not db[0].any()
+        assert network.loss([[1.0]], [(j + 1) % n_out]) == np.inf
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -64,7 +64,7 @@ NUMBERS = [(int, 1), (float, 0.5), (np.float32, 0.5), (np.float64, 0.5), (np.int
 
 @pytest.mark.parametrize(("kind", "value"), NUMBERS, ids=[kind.__name__ for kind, _ in NUMBERS])
 def test_numbers_of_any_kind(kind, value):
-    assert SGD(kind(value)).steps(0, 1)[0, ETA] == value
+    assert SGD(kind(value)).learning_rate == value
     assert Adam(epsilon=kind(value)).epsilon == value
 
 
@@ -137,16 +137,18 @@ def test_nesterov_needs_a_momentum():
 
 @pytest.mark.parametrize("optimizer", [*RULES.values(), SGD(), Adam()], ids=repr)
 def test_steps_do_not_depend_on_where_they_are_cut(optimizer):
-    whole = optimizer.steps(0, 300)
+    rates = np.linspace(0.1, 0.2, 300)
+    whole = optimizer.steps(0, rates)
     assert whole.shape == (300, STEP_COLUMNS)
     assert whole.dtype == np.float64
     for first, count in [(0, 1), (1, 7), (150, 150), (299, 1), (300, 0)]:
-        np.testing.assert_array_equal(optimizer.steps(first, count), whole[first : first + count])
+        cut = slice(first, first + count)
+        np.testing.assert_array_equal(optimizer.steps(first, rates[cut]), whole[cut])
 
 
 def test_steps_of_sgd():
-    steps = SGD(0.25, 0.5).steps(10, 3)
-    np.testing.assert_array_equal(steps[:, [ETA, MU]], [[0.25, 0.5]] * 3)
+    steps = SGD(0.25, 0.5).steps(10, np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(steps[:, [ETA, MU]], [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]])
 
 
 @pytest.mark.parametrize("beta_2", [0.0, 0.5, 0.999, 1 - 1e-7])
@@ -155,7 +157,7 @@ def test_steps_of_adam_hold_both_bias_corrections(beta_1, beta_2):
     """eta_t = eta sqrt(1 - beta_2^t) / (1 - beta_1^t) and epsilon_t = epsilon sqrt(1 - beta_2^t), in 50 digits."""
     optimizer = Adam(0.01, beta_1, beta_2, 1e-6)
     for t in (1, 2, 10, 1000, 10**6):
-        row = optimizer.steps(t - 1, 1)[0]
+        row = optimizer.steps(t - 1, np.array([0.01]))[0]
         with mpmath.workdps(50):
             correction = mpmath.sqrt(1 - mpmath.mpf(beta_2) ** t)
             eta = mpmath.mpf(0.01) * correction / (1 - mpmath.mpf(beta_1) ** t)
@@ -168,7 +170,7 @@ def test_steps_of_adam_hold_both_bias_corrections(beta_1, beta_2):
 
 
 def test_adam_goes_on_after_very_many_steps():
-    eta, epsilon = Adam(0.01, epsilon=1e-6).steps(10**15, 1)[0, [ETA, EPSILON]]
+    eta, epsilon = Adam(0.01, epsilon=1e-6).steps(10**15, np.array([0.01]))[0, [ETA, EPSILON]]
     assert (eta, epsilon) == (0.01, 1e-6)
 
 

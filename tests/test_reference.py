@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from fastbp.reference import ACTIVATIONS, LOSSES, UPDATES, Optimizer, component, matrix, minibatches, one_hot, train
 
-HIDDEN = [name for name in ACTIVATIONS if name != "softmax"]
+HIDDEN = [name for name in ACTIVATIONS if name not in ("softmax", "exp")]
 OUTPUTS = [
-    (output, loss)
-    for output in ACTIVATIONS
-    for loss in LOSSES
-    if (output in ("softmax", "sigmoid") if loss == "cross_entropy" else output != "softmax")
+    *((output, loss) for output in HIDDEN for loss in ("quadratic", "mse")),
+    ("sigmoid", "cross_entropy"),
+    ("softmax", "cross_entropy"),
+    ("exp", "poisson"),
 ]
 SIZES = [(3, 2), (1, 1, 1), (4, 5, 3), (2, 7, 1, 4, 2)]
 FORMS = pytest.mark.parametrize("form", [component, matrix], ids=["component", "matrix"])
@@ -32,7 +32,7 @@ def a_problem(sizes: tuple[int, ...], output: str, loss: str, m: int = 5, dtype:
     X = rng.standard_normal((m, sizes[0])).astype(dtype)
     Y = (
         rng.random((m, sizes[-1])).astype(dtype)
-        if loss == "cross_entropy"
+        if loss in ("cross_entropy", "poisson")
         else rng.standard_normal((m, sizes[-1])).astype(dtype)
     )
     if output == "softmax":
@@ -142,6 +142,7 @@ Z = np.array([[-3.0, 0.0, 2.5], [0.5, -0.0, 4.0]])
         ("sigmoid", np.exp(Z) / (1 + np.exp(Z)), 1 / (2 + np.exp(Z) + np.exp(-Z))),
         ("tanh", np.sinh(Z) / np.cosh(Z), np.cosh(Z) ** -2),
         ("relu", [[0, 0, 2.5], [0.5, 0, 4]], [[0, 0, 1], [1, 0, 1]]),
+        ("exp", np.exp(Z), np.exp(Z)),
         ("softmax", np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True), None),
     ],
 )
@@ -162,6 +163,8 @@ def test_losses() -> None:
     assert LOSSES["cross_entropy"].cost(np.log(a) + 7, a, y, "softmax") == pytest.approx(
         -np.log(0.25 / 0.75), rel=1e-15
     )
+    y = np.array([3.0, 0.0])
+    assert LOSSES["poisson"].cost(np.log(a), a, y, "exp") == pytest.approx(3 * np.log(12) - 3 + 0.75, rel=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -185,6 +188,18 @@ def test_huge_logits(output: str, loss: str, expected: list[float], dtype: Any) 
             assert np.isfinite([*dw[0].ravel(), *db[0]]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_further_apart_than_the_largest_number(dtype: Any) -> None:
+    """The class that is right costs nothing, however far the others are; and a is exact."""
+    w, b = [np.array([[1], [-1], [0]], dtype) * np.finfo(dtype).max], [np.zeros(3, dtype)]
+    X, y = np.ones((1, 1), dtype), np.array([[1, 0, 0]], dtype)
+    for form in (component, matrix):
+        value, dw, db = form.loss_and_gradients(w, b, ("softmax",), "cross_entropy", X, y)
+        assert value == 0
+        assert not any([*dw[0].ravel(), *db[0]])
+        np.testing.assert_array_equal(form.forward(w, b, ("softmax",), X)[1][-1].ravel(), y[0])
+
+
 @pytest.mark.parametrize(("z", "y"), [(40.0, 1.0), (-40.0, 0.0)])
 def test_binary_cross_entropy_keeps_small_costs(z: float, y: float) -> None:
     """The cost is ln(1 + e^-40), though a rounds to y: neither 0 nor the rounding of 40."""
@@ -200,8 +215,14 @@ def test_refuses_pairs_that_have_no_delta() -> None:
                 form.gradients(weights, biases, (hidden, output), loss, X, Y)
         with pytest.raises(ValueError, match="cross_entropy needs a softmax or sigmoid output, not 'tanh'"):
             form.loss(weights, biases, ("tanh", "tanh"), "cross_entropy", X, Y)
-    with pytest.raises(ValueError, match="not 'relu'"):
-        LOSSES["cross_entropy"].delta(Y, Y, "relu")
+        with pytest.raises(ValueError, match="poisson needs an exp output, not 'sigmoid'"):
+            form.loss(weights, biases, ("tanh", "sigmoid"), "poisson", X, Y)
+        for loss in "quadratic", "mse":
+            with pytest.raises(ValueError, match="an exp output goes with the loss 'poisson' only"):
+                form.loss(weights, biases, ("tanh", "exp"), loss, X, Y)
+    for loss, output in ("cross_entropy", "relu"), ("poisson", "relu"), ("quadratic", "exp"), ("mse", "exp"):
+        with pytest.raises(ValueError, match=output):
+            LOSSES[loss].delta(Y, Y, output)
 
 
 ETA, MU = 0.125, 0.75

@@ -38,16 +38,21 @@ def test_every_rule_is_here() -> None:
         assert set(hyper) == set(reference.UPDATES[update].hyper)
 
 
-def compare(problem: Problem, update: str, batch_size: int, epochs: int, n_threads: int = 1) -> tuple[float, float]:
+def compare(
+    problem: Problem, update: str, batch_size: int, epochs: int, n_threads: int = 1, l2: float = 0.0
+) -> tuple[float, float]:
     """Train here and there; return the largest share of the bound, and the largest bound beside its layer's weights."""
     optimizer, hyper = RULES[update]
     network = problem.network()
     history = network.fit(
         problem.X, problem.y, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=False,
-        verbose=False, n_threads=n_threads,
+        verbose=False, n_threads=n_threads, sample_weight=problem.weight, l2=l2,
     )  # fmt: skip
     batches = epochs * reference.minibatches(len(problem.X), batch_size)
-    rest: dict[str, Any] = {"update": update, "hyper": hyper, "batches": batches, "train_bias": problem.bias is True}
+    rest: dict[str, Any] = {
+        "update": update, "hyper": hyper, "batches": batches, "train_bias": problem.bias is True,
+        "sample_weight": problem.weight, "l2": l2,
+    }  # fmt: skip
     data = problem.loss, problem.X.astype(np.float64), problem.Y
     weights, biases, losses = reference.train(*problem.wide(), *data, **rest)
     sizes = np.tile([len(batch) for batch in batches[: len(batches) // epochs]], (epochs, 1))
@@ -79,6 +84,7 @@ PROBLEMS = {
     "sigmoid_quadratic": ([17, 8, 2], ["sigmoid"], ("sigmoid", "quadratic"), True),
     "tanh": ([5, 8, 2], ["tanh"], ("identity", "mse"), True),
     "mixed": ([4, 8, 7, 3], ["tanh", "sigmoid"], ("softmax", "cross_entropy"), True),
+    "poisson": ([5, 8, 2], ["tanh"], ("exp", "poisson"), True),
     "relu": ([8, 10, 4], ["relu"], ("softmax", "cross_entropy"), True),
     "linear": ([3, 4, 2], ["identity"], ("tanh", "mse"), True),
     "no_bias": ([6, 9, 3], ["tanh"], ("identity", "quadratic"), False),

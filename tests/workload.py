@@ -11,6 +11,7 @@ import sys
 from hashlib import sha256
 
 import numpy as np
+from scipy.sparse import csr_array
 
 import fastbp
 from fastbp.kernels import _jit
@@ -25,13 +26,14 @@ NETWORKS = [  # sizes, hidden, output, loss, samples, batch size
     ([128, 19, 7], "tanh", "tanh", "quadratic", 1300, 1300),
     ([2, 1], [], "sigmoid", "quadratic", 21, 4),
 ]
+L2 = [0.0, 0.01, 0.0, 0.1, 0.5]  # of each network
 OPTIMIZERS = [fastbp.SGD(0.05), fastbp.SGD(0.02, 0.9), fastbp.SGD(0.02, 0.9, nesterov=True), fastbp.Adam(1e-3)]
 
 
 def digest(dtype: str, n_threads: int | None = None) -> str:
     """Train, differentiate and predict with networks of all kinds; return a digest of every number that comes out."""
     total = sha256()
-    for sizes, hidden, output, loss, n, batch_size in NETWORKS:
+    for (sizes, hidden, output, loss, n, batch_size), l2 in zip(NETWORKS, L2, strict=True):
         rng = np.random.default_rng(sum(sizes))
         X = rng.integers(-8, 9, (n, sizes[0])) / 8  # without rounding, so that no other library's bits are in it
         y = rng.integers(0, 2, (n, sizes[-1])) if output != "softmax" else rng.integers(0, sizes[-1], n)
@@ -41,7 +43,7 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
         for optimizer in OPTIMIZERS:
             network = fastbp.Network(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=1, init=init)
             history = network.fit(
-                X, y, epochs=2, batch_size=batch_size, optimizer=optimizer, n_threads=n_threads, verbose=False
+                X, y, epochs=2, batch_size=batch_size, optimizer=optimizer, l2=l2, n_threads=n_threads, verbose=False
             )
             results = [*network.weights, *network.biases, *network.activations(X, n_threads=n_threads)]
             for gradients in network.gradients(X, y, n_threads=n_threads):
@@ -50,6 +52,11 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
                 assert np.isfinite(array).all()
                 total.update(np.ascontiguousarray(array).tobytes())
             total.update(repr((history.loss, network.loss(X, y, n_threads=n_threads))).encode())
+        if n_threads is None:  # for any number of them there is test_sparse.py
+            twin = fastbp.Network(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=1, init=init)
+            twin.fit(csr_array(X), y, epochs=2, batch_size=batch_size, optimizer=OPTIMIZERS[-1], l2=l2, verbose=False)
+            for ours, dense in zip((*twin.weights, *twin.biases), results, strict=False):
+                assert ours.tobytes() == dense.tobytes(), "a sparse X gives the same bits"
     return total.hexdigest()
 
 

@@ -16,7 +16,7 @@ from fastbp.architecture import Architecture
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
-from fastbp.kernels.layers import LAYER_COLUMNS, STRIP, Parameters
+from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, STRIP, Parameters
 from fastbp.kernels.simd import lanes_of
 from fastbp.kernels.tiles import rows_of
 
@@ -45,6 +45,8 @@ class Layout:
         Elements of the parameters, and of the transposed panels.
     row_size : int
         Elements of the workspace for one sample, over all layers.
+    squares_size : int
+        Elements of the sums of squared weights.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -54,7 +56,7 @@ class Layout:
         aligned = CACHE_LINE // itemsize
         rows_wide, rows_narrow = rows_of(2), rows_of(1)
         self.layers = layers = np.zeros((len(architecture.sizes) - 1, LAYER_COLUMNS), np.int64)
-        self.size = self.transposed_size = self.row_size = strips = 0
+        self.size = self.transposed_size = self.row_size = self.squares_size = strips = 0
         for l, layer in enumerate(layers):
             n_in, n_out = architecture.sizes[l : l + 2]
             registers = -(-n_out // lanes)
@@ -75,6 +77,8 @@ class Layout:
             self.row_size += int(layer[column.STRIDE])
             strips = panels * -(-n_in // (STRIP * rows_wide)) + narrow * -(-n_in // (STRIP * rows_narrow))
             layer[column.STRIPS] = strips
+            layer[column.SQUARES] = self.squares_size
+            self.squares_size += round_up(n_out, 16) * -(-n_in // SQUARED)
 
     def _panels(self, flat: Floats, l: int) -> list[tuple[slice, Floats]]:
         """Return for each kind of panel the neurons j it holds, and its view of the flat array (panel, k, j)."""

@@ -13,23 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, n_workers_for
+from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, row_stride
+from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import BLOCK, MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
-from fastbp.kernels.threads import TEAM_WORDS
+from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
-__all__ = ["Run", "evaluate", "layout_of"]
+__all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
+Source = Floats | SparseRows
+# Multiply-adds that take as long as the update of a weight which no cache holds
+WORK_PER_WEIGHT = 50
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
 WORK_PER_INTERRUPT = 1_000_000_000
+# Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
+WORK_IN_CALLER = 2_000_000
 _EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
 
 
@@ -39,22 +45,58 @@ def layout_of(architecture: Architecture) -> Layout:
     return Layout(architecture)
 
 
-def multiply_adds(architecture: Architecture, *, training: bool) -> int:
+def multiply_adds(architecture: Architecture, X: Source, *, training: bool) -> int:
     """Return the multiply-adds for one sample: forward, and in training also delta and gradient."""
     products = [n_in * n_out for n_in, n_out in zip(architecture.sizes, architecture.sizes[1:], strict=False)]
+    if isinstance(X, SparseRows):
+        products[0] = -(-len(X.values) // len(X)) * architecture.sizes[1]
     return 3 * sum(products) - products[0] if training else sum(products)
 
 
-def _samples(architecture: Architecture, X: Floats, y: NDArray[Any] | None, classify: bool, gathered: int) -> Samples:
+def work_of(architecture: Architecture, X: Source, batch_size: int) -> int:
+    """Return the multiply-adds of a mini-batch, or what takes as long."""
+    work = batch_size * multiply_adds(architecture, X, training=True)
+    return work + WORK_PER_WEIGHT * architecture.sizes[0] * architecture.sizes[1] * isinstance(X, SparseRows)
+
+
+def divisors(
+    order: NDArray[np.int64], starts: NDArray[np.int64], sample_weight: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return what the sums of each mini-batch are divided by: its samples, or the sum of their weights.
+
+    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], at least one.
+    """
+    if sample_weight is None:
+        return np.diff(starts).astype(np.float64)
+    total: NDArray[np.float64] = np.add.reduceat(sample_weight[order], starts[:-1])
+    return total
+
+
+def scales(of_each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the column SCALE of the steps for these divisors: 1 / divisor, 0 for a mini-batch without weight."""
+    return np.divide(1.0, of_each, out=np.zeros_like(of_each), where=of_each > 0)
+
+
+def _samples(
+    architecture: Architecture,
+    X: Source,
+    y: NDArray[Any] | None,
+    classify: bool,
+    gathered: int,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> Samples:
     labels = y is not None and y.ndim == 1
     return Samples(
-        x=X.ctypes.data,
-        x_stride=X.shape[1],
+        x=(X.values if isinstance(X, SparseRows) else X).ctypes.data,
+        x_stride=0 if isinstance(X, SparseRows) else X.shape[1],
         gathered=gathered,
         y=0 if y is None else y.ctypes.data,
         y_stride=0 if y is None or labels else y.shape[1],
         loss=loss_code(architecture.loss, architecture.output),
         classify=int(classify),
+        weight=0 if sample_weight is None else sample_weight.ctypes.data,
+        begins=X.begins.ctypes.data if isinstance(X, SparseRows) else 0,
+        k=X.k.ctypes.data if isinstance(X, SparseRows) else 0,
     )
 
 
@@ -66,10 +108,12 @@ class Run:
     architecture : Architecture
     weights, biases : sequences of arrays
         Canonical; copied.
-    X : array (n, n_in)
+    X : array (n, n_in) or SparseRows
         C-contiguous and of the network's dtype; read in place, so it must stay as it is.
     y : array (n, n_out) or (n,)
         Targets of the network's dtype, or class labels as int64, C-contiguous.
+    sample_weight : float64 array (n,) or None
+        As how many samples each counts, C-contiguous; the steps' column SCALE must fit to it (`divisors`).
     batch_size : int
         The largest mini-batch.
     update : str or None
@@ -81,11 +125,14 @@ class Run:
     classify : bool
         Count the samples that are classified rightly.
     n_threads : int or None
+        None takes what the work repays, and less while other calls compute.
 
     Attributes
     ----------
-    steps : int
-        Mini-batches that the optimizer has seen.
+    n_workers : int
+        The most threads that compute.
+    report : float64 array (mini-batches, 2)
+        Summed cost and hits of each mini-batch of the last call that was completed.
     """
 
     def __init__(
@@ -93,7 +140,7 @@ class Run:
         architecture: Architecture,
         weights: Sequence[Floats],
         biases: Sequence[Floats],
-        X: Floats,
+        X: Source,
         y: NDArray[Any],
         *,
         batch_size: int,
@@ -102,31 +149,47 @@ class Run:
         steps: int = 0,
         classify: bool = False,
         n_threads: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
     ) -> None:
         self.architecture = architecture
         self.layout = layout_of(architecture)
+        sparse = isinstance(X, SparseRows)
         self.n_slots = 1 if update is None else UPDATES[update].slots
-        self.work = batch_size * multiply_adds(architecture, training=True)
+        self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
+        self._shares = n_threads is None
         zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
         slots = list(state) or [zero] * self.n_slots
-        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > SLAB)
+        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
         # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
         stride = row_stride(architecture.n_in, X.itemsize)
-        gathered = stride if X.shape[1] * X.itemsize % 512 == 0 else 0
+        gathered = stride if not sparse and architecture.n_in * X.itemsize % 512 == 0 else 0
         rows = min(batch_size, SLAB)
-        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered, training=True)
+        self._layers, self._workspace = workspace(
+            self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse
+        )
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
         self._code = KEEP if update is None else UPDATES[update].code
-        self._kept_alive = X, y
-        self._samples = _samples(architecture, X, y, classify, gathered)
+        self._kept_alive = X, y, sample_weight
+        self._samples = _samples(architecture, X, y, classify, gathered, sample_weight)
+        self.report = np.zeros((0, REPORT_COLUMNS))
         self.steps = steps
         # no mini-batch: the kernel is compiled or loaded here, where that can be interrupted and nobody takes the time
         nothing = np.zeros((0, REPORT_COLUMNS))
         task = self._train(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, STEP_COLUMNS)), nothing)
         task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+
+    @property
+    def steps(self) -> int:
+        """Mini-batches that the optimizer has seen."""
+        before, words = self._count
+        return before + int(words[COMPLETED])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._count = steps, np.zeros(TEAM_WORDS, np.int64)
 
     def _train(
         self,
@@ -135,7 +198,10 @@ class Run:
         steps: NDArray[np.float64],
         report: NDArray[np.float64],
     ) -> Task:
+        before = self.steps
+
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+            self._count = before, words  # the kernel counts: no interrupt comes between a mini-batch and its count
             completed: int = train_kernel(
                 self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
                 words, worker, n_workers,
@@ -149,19 +215,30 @@ class Run:
     ) -> NDArray[np.float64]:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
-        Returns a row for each: summed cost and hits. When interrupted it raises; the parameters are then those after
-        the last mini-batch that was completed, and `steps` counts it.
+        A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
+        its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
+        are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.
         """
-        report = np.zeros((len(steps), REPORT_COLUMNS))
-        completed, error = run_team(self._train(order, starts, steps, report), self.n_workers)
-        self.steps += completed
+        self.report = np.zeros((len(steps), REPORT_COLUMNS))
+        task = self._train(order, starts, steps, self.report)
+        with Call():
+            n_workers = share_of(self.n_workers) if self._shares else self.n_workers
+            if n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
+                task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+                return self.report
+            _, error = run_team(task, n_workers)
         if error is not None:
             raise error
-        return report
+        return self.report
 
     def canonical(self) -> tuple[list[Floats], list[Floats]]:
         """Return the weights and biases as new arrays."""
         return self.layout.unpack(self.parameters.weights)
+
+    def load(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
+        """Take other weights and biases, canonical; the optimizer's state stays."""
+        self.parameters.weights[:] = self.layout.pack(weights, biases)
+        self.parameters.transposed[:] = self.layout.transpose(weights)
 
     def state(self) -> list[tuple[list[Floats], list[Floats]]]:
         """Return the optimizer's slots as new arrays in canonical layout."""
@@ -178,15 +255,16 @@ class Run:
             array[:] = kept
 
     def is_finite(self) -> bool:
-        """Whether all parameters and the optimizer's state are finite."""
+        """Whether all parameters and the optimizer's state are finite; needs no memory, of which there may be none."""
         slots = (self.parameters.weights, self.parameters.slot_1, self.parameters.slot_2)[: 1 + self.n_slots]
-        return all(bool(np.isfinite(slot).all()) for slot in slots)
+        with np.errstate(invalid="ignore"):  # NaN is the smallest and the largest of what it is among
+            return all(bool(np.isfinite(slot.min()) and np.isfinite(slot.max())) for slot in slots)
 
 
 def evaluate(
     architecture: Architecture,
     parameters: Parameters,
-    X: Floats,
+    X: Source,
     y: NDArray[Any] | None = None,
     *,
     classify: bool = False,
@@ -212,16 +290,31 @@ def evaluate(
     float64 array (n, 2)
         Cost and hit of each sample; empty without y.
     """
+    with Call():
+        return _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
+
+
+def _evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    X: Floats,
+    y: NDArray[Any] | None,
+    classify: bool,
+    wanted: dict[int, Floats],
+    n_threads: int | None,
+) -> NDArray[np.float64]:
     layout = layout_of(architecture)
     n = len(X)
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
-    work = n * multiply_adds(architecture, training=False)
+    work = n * multiply_adds(architecture, X, training=False)
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
+    if n_threads is None:
+        n_workers = share_of(n_workers)
     layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False)
-    for l, array in (wanted or {}).items():
+    for l, array in wanted.items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)
-    report = np.zeros((n if y is not None else 0, REPORT_COLUMNS))
+    report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
 
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
         begin, end = n * worker // n_workers, n * (worker + 1) // n_workers

@@ -43,6 +43,13 @@ def relu(z):
     return where(z < 0.0, 0.0, z), where(z > 0.0, 1.0, where(z <= 0.0, 0.0, z))
 
 
+@jit
+def exponential(z):
+    """a = e^z, sigma' = a."""
+    a = exp(z)
+    return a, a
+
+
 class Activation(NamedTuple):
     """Its code in the kernels, its function (None where it couples the neurons), whether hidden layers may have it."""
 
@@ -56,7 +63,8 @@ ACTIVATIONS = {
     "sigmoid": Activation(1, sigmoid, hidden=True),
     "tanh": Activation(2, hyperbolic_tangent, hidden=True),
     "relu": Activation(3, relu, hidden=True),
-    "softmax": Activation(4, None, hidden=False),
+    "exp": Activation(4, exponential, hidden=False),
+    "softmax": Activation(5, None, hidden=False),
 }
 SOFTMAX = ACTIVATIONS["softmax"].code
 

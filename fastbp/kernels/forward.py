@@ -8,9 +8,11 @@ from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_O
 from fastbp.kernels.memory import copy
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
 from fastbp.kernels.simd import load16, pointer_at, store
+from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, n_columns, n_rows, outer, repeat, row_offsets, store_rows
+
 
 @jit
 def weighted_sums(shape, x, x_index, x_stride, begin, end, w, b, n_in, z, index, z_stride):
@@ -40,7 +42,9 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 
 @jit
-def forward_layer(layer, weights, x, x_index, x_stride, workspace, begin, end, first, last, hidden, training):
+def forward_layer(
+    layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, first, last, hidden, training
+):
     """The a of a hidden layer, or the z of the output layer: rows begin <= i < end, neurons first <= j < last.
 
     When training, deltas of hidden layers hold sigma'(z_j) until BP2 multiplies them.
@@ -49,10 +53,12 @@ def forward_layer(layer, weights, x, x_index, x_stride, workspace, begin, end, f
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
     wide = n_columns(WIDE, w)
     split = layer[PANELS] * wide
-    for j in range(first, min(last, split), wide):
+    if sparse:
+        sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, workspace.a)
+    for j in range(first, 0 if sparse else min(last, split), wide):
         panel = w + j * layer[K_PADDED]
         weighted_sums(WIDE, x, x_index, x_stride, begin, end, panel, b + j, n_in, z + j, index, stride)
-    if last > split:
+    if last > split and not sparse:
         panel = w + split * layer[K_PADDED]
         weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel, b + split, n_in, z + split, index, stride)
     if hidden:
@@ -61,37 +67,40 @@ def forward_layer(layer, weights, x, x_index, x_stride, workspace, begin, end, f
 
 
 @jit
-def forward(layers, parameters, x, x_index, x_stride, workspace, begin, end):
+def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end):
     """All hidden layers' a, and the output layer's z, for rows begin <= i < end."""
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         n, hidden = padded_neurons(layer, parameters.weights), l < layers.n - 1
         forward_layer(
-            layer, parameters.weights, x, x_index, x_stride, workspace, begin, end, 0, n, hidden, False
+            layer, parameters.weights, x, x_index, x_stride, non_zeros, l == 0 and non_zeros.sparse == 1, workspace,
+            begin, end, 0, n, hidden, False,
         )  # fmt: skip
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
 
 
 @jit
-def forward_together(layers, parameters, x, x_index, x_stride, workspace, rows, team, worker, n_workers):
+def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers):
     """The same of the first `rows` rows by all workers, when training; False if the call was aborted."""
+    weights = parameters.weights
     begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
     by_rows = True
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        weights, hidden = parameters.weights, l < layers.n - 1
-        if is_owned(layer, weights, rows, n_workers):
-            if l > 0 and by_rows and not barrier(team, n_workers):
-                return False
+        sparse, hidden = l == 0 and non_zeros.sparse == 1, l < layers.n - 1
+        owned = is_owned(layer, weights, rows, n_workers) and not sparse
+        if owned and l > 0 and by_rows and not barrier(team, n_workers):
+            return False
+        by_rows = not owned
+        row, last_row, first, last = begin, end, 0, padded_neurons(layer, weights)
+        if owned:
+            row, last_row = 0, rows
             first, last = own_neurons(layer, weights, worker, n_workers)
-            forward_layer(layer, weights, x, x_index, x_stride, workspace, 0, rows, first, last, hidden, True)
-            by_rows = False
-            if not barrier(team, n_workers):
-                return False
-        else:
-            n = padded_neurons(layer, weights)
-            forward_layer(layer, weights, x, x_index, x_stride, workspace, begin, end, 0, n, hidden, True)
-            by_rows = True
+        forward_layer(
+            layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, row, last_row, first, last, hidden, True
+        )
+        if owned and not barrier(team, n_workers):
+            return False
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
     return True
 

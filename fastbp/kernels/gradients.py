@@ -18,6 +18,7 @@ from fastbp.kernels.layers import (
     N_OUT,
     PANELS,
     PENALISED,
+    SQUARED,
     STRIDE,
     STRIP,
     STRIPS,
@@ -28,6 +29,7 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.memory import copy
+from fastbp.kernels.norms import square, squares_of
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
 from fastbp.kernels.simd import lanes, load, prefetch, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
@@ -84,6 +86,16 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 
 @jit
+def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
+    """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+    q = layer[B] + j
+    g = scratch if first and last else parameters.sums + q
+    bias_gradient(delta, layer[STRIDE], m, columns, first, g)
+    if last:
+        update(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+
+
+@jit
 def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper):
     """The gradient of one strip of a layer, from neurons j and k on, and its update; with k = 0 the biases too.
 
@@ -107,17 +119,15 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
             prefetch(slot_2 + q, size)
         weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
         if last:
+            if penalty != 0.0:
+                sums = squares_of(layer, workspace, j, k_here)
+                square(weights + q, min(rows, n_in - k_here), columns, k_here % SQUARED == 0, sums)
             update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
-        q = layer[B] + j
-        if not whole:
-            g = parameters.sums + q
-        bias_gradient(delta, stride, m, columns, first, g)
-        if last:
-            update(code, weights + q, g, slot_1 + q, slot_2 + q, columns, 0.0, hyper)
+        learn_biases(layer, parameters, delta, j, columns, m, g, first, last, code, hyper)
 
 
 @jit
@@ -128,8 +138,10 @@ def gather_columns(x, x_index, x_stride, m, begin, end, target, stride):
 
 
 @jit
-def learn_strips(layer, parameters, x, x_index, x_stride, workspace, m, worker, begin, end, j, last_j, first, last, code, hyper):
-    """The strips begin <= strip < end of the neurons from j up to last_j of a layer, counted along these neurons first."""
+def learn_strips(
+    layer, parameters, x, x_index, x_stride, workspace, m, worker, begin, end, j, last_j, first, last, code, hyper
+):
+    """The strips begin <= strip < end of the neurons from j up to last_j of a layer, counted along these first."""
     weights = parameters.weights
     wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
     split = layer[PANELS] * wide
@@ -163,21 +175,28 @@ def learn_strips(layer, parameters, x, x_index, x_stride, workspace, m, worker, 
 
 
 @jit
-def gradients(layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper):
-    """A worker's share of all layers, for the m samples of one slab: its own neurons, or some strips of a layer."""
+def gradients(
+    layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper, skipped
+):
+    """A worker's share of all layers but the first `skipped`, for the m samples of one slab.
+
+    Of a layer that is owned these are its own neurons, of all others together some strips.
+    """
     weights = parameters.weights
     wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
     length_narrow = STRIP * n_rows(NARROW_TILE, weights)
     n_divided = 0  # strips of the layers that are divided by strips
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        if not is_owned(layer, weights, m, n_workers):
+        if l >= skipped and not is_owned(layer, weights, m, n_workers):
             n_divided += layer[STRIPS]
     begin, end = n_divided * worker // n_workers, n_divided * (worker + 1) // n_workers
     below = 0  # strips of such layers below this one
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        if is_owned(layer, weights, m, n_workers):
+        if l < skipped:
+            pass
+        elif is_owned(layer, weights, m, n_workers):
             j, last_j = own_neurons(layer, weights, worker, n_workers)
             n_strips = (last_j - j) // wide * ((layer[N_IN] + length - 1) // length)
             if last_j > layer[PANELS] * wide:

@@ -29,19 +29,24 @@ from typing import Any, NamedTuple
     STRIDE,  # elements between the activations of two samples
     STRIPS,  # strips of its gradient's tiles
     OUT,  # address where predictions of this layer are wanted, 0 where not
-) = range(15)
-LAYER_COLUMNS = 15
+    SQUARES,  # offset of the sums of squared weights in the workspace
+) = range(16)
+LAYER_COLUMNS = 16
 
-# Columns of the table of steps (float64); see updates.Hyper
-ETA, MU, BETA_1, BETA_2, EPSILON, PENALTY = range(6)
-STEP_COLUMNS = 6
+# Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
+# the number of its samples or the sum of their weights; where it is 0, nothing happens
+ETA, MU, BETA_1, BETA_2, EPSILON, PENALTY, SCALE = range(7)
+STEP_COLUMNS = 7
 
 # Columns of the report on each mini-batch (float64)
-COST, HITS = range(2)  # sum of C over its samples, samples classified rightly
-REPORT_COLUMNS = 2
+# sums over its samples of weight C, and of weight where classified rightly; with a PENALTY sum w^2 before the update
+COST, HITS, NORM = range(3)
+REPORT_COLUMNS = 3
+MEASURED_COLUMNS = 2  # without an update
 
 BLOCK = 256  # samples in one chain of a gradient; blocks are added in order
 STRIP = 8  # gradient tiles along k that follow each other
+SQUARED = 40  # k in one chain of a sum of squares: whole tiles, and strips are whole multiples of it
 SLAB = 4 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
 
 
@@ -76,6 +81,8 @@ class Workspace(NamedTuple):
     index: Any  # int64: 0, 1, 2, ...
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly
+    first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
+    squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
 
 
 class Samples(NamedTuple):
@@ -90,3 +97,6 @@ class Samples(NamedTuple):
     y_stride: int  # 0 for labels
     loss: int  # code, see losses.py
     classify: int  # 1 if hits are wanted
+    weight: int  # float64 weights of the samples; 0 where each counts once
+    begins: int  # where X is sparse: int64, begins[i] ... begins[i + 1] are the non-zeros of sample i; 0 where dense
+    k: int  # int32, the input of each non-zero; x then holds their values

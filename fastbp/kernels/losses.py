@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.choice import choose
-from fastbp.kernels.elementary import exp, log1p
+from fastbp.kernels.elementary import exp, log, log1p
 from fastbp.kernels.simd import absolute, where
 
 
@@ -39,14 +39,22 @@ def binary_cross_entropy(z, a, prime, y, n):
 
 @jit
 def categorical_cross_entropy(z, a, prime, y, n):
-    """C = -sum_j y_j log a_j, delta_j = a_j - y_j; z holds log a, the y_j sum to 1."""
-    return -(y * z), a - y
+    """C = -sum_j y_j log a_j over the y_j other than 0, delta_j = a_j - y_j; z holds log a, the y_j sum to 1."""
+    # log a_j may be beyond the dtype, and 0 times infinity is no number
+    return where(y != 0.0, -(y * z), 0.0), a - y
+
+
+@jit
+def poisson(z, a, prime, y, n):
+    """C = sum_j y_j log(y_j / a_j) - y_j + a_j, delta_j = a_j - y_j; z is log a."""
+    return where(y > 0.0, y * (log(y) - z), y) - y + a, a - y
 
 
 LOSSES = {
     "quadratic": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), quadratic),
     "mse": dict.fromkeys(("identity", "sigmoid", "tanh", "relu"), mse),
     "cross_entropy": {"sigmoid": binary_cross_entropy, "softmax": categorical_cross_entropy},
+    "poisson": {"exp": poisson},
 }
 _FUNCTIONS = list(dict.fromkeys(function for outputs in LOSSES.values() for function in outputs.values()))
 

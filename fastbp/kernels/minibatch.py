@@ -22,8 +22,10 @@ from fastbp.kernels.layers import (
     MU,
     N_IN,
     N_OUT,
+    NORM,
     PENALTY,
     REPORT_COLUMNS,
+    SCALE,
     SLAB,
     STEP_COLUMNS,
     STRIDE,
@@ -33,9 +35,11 @@ from fastbp.kernels.layers import (
     Workspace,
 )
 from fastbp.kernels.memory import copy
+from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
-from fastbp.kernels.simd import pointer, pointer_at
-from fastbp.kernels.threads import aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
+from fastbp.kernels.simd import int32_at, load16, pointer, pointer_at, store
+from fastbp.kernels.sparse import NonZeros, learn_sparse
+from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
 
@@ -62,6 +66,17 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         wanted = class_of(delta, n) if samples.classify else -1
         workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
         workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
+        if samples.weight:
+            weigh(pointer_at(samples.weight, workspace.cost)[order[i] + shift], delta, n, workspace, i)
+
+
+@jit
+def weigh(weight, delta, n, workspace, i):
+    """Let the sample of row i count as `weight` samples, in its delta, cost and hit."""
+    for j in range(0, n, 16):
+        store(delta + j, load16(delta + j) * weight)
+    workspace.cost[i] *= weight
+    workspace.hits[i] *= weight
 
 
 @jit
@@ -85,14 +100,23 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
+            pointer(workspace.first),
+            pointer(workspace.squares),
         ),
     )
 
 
 @jit
+def non_zeros_of(samples, like, first):
+    """Where the non-zeros of the samples first, first + 1, ... lie."""
+    return NonZeros(1 if samples.begins else 0, pointer_at(samples.begins, like) + first, int32_at(samples.k))
+
+
+@jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
-    hyper = Hyper(1.0 / m, step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    non_zeros = non_zeros_of(samples, order, 0)
     for slab in range(0, m, SLAB):
         rows = min(m - slab, SLAB)
         first, last = slab == 0, slab + rows == m
@@ -104,21 +128,31 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
             if not barrier(team, n_workers):
                 return False
-        if not forward_together(layers, parameters, x, x_index, x_stride, workspace, rows, team, worker, n_workers):
+        if not forward_together(
+            layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers
+        ):
             return False
         output_rows(layers, samples, order + slab, 0, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False
+        if non_zeros.sparse:
+            learn_sparse(
+                layers.table, parameters, x, x_index, non_zeros, workspace, rows, worker, n_workers, first, last, code,
+                hyper,
+            )  # fmt: skip
         gradients(
-            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper
-        )
+            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper,
+            non_zeros.sparse,
+        )  # fmt: skip
         if worker == 0:
             for i in range(rows):
                 report[COST] += workspace.cost[i]
                 report[HITS] += workspace.hits[i]
         if not barrier(team, n_workers) and not last:
             return False
+    if worker == 0 and hyper.penalty != 0.0:
+        report[NORM] = norm(layers, workspace)
     return True
 
 
@@ -127,7 +161,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
-    columns in layers.py), code is the update's; report[s] receives its summed cost and hits.
+    columns in layers.py), code is the update's; report[s] receives its summed cost and
+    hits, and the norm of its weights.
     """
     mode = flush_subnormals()
     done = 0
@@ -138,11 +173,15 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
             here, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
             step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
             # once closed, another worker may still be reading what the next forward pass would overwrite
-            if is_closed(words) or not learn(
+            if is_closed(words):
+                break
+            if step[SCALE] > 0.0 and not learn(
                 records[0], records[1], samples, here, m, step, code, records[2], said, words, worker, n_workers
             ):
                 break
             done += 1
+    if worker == 0:
+        words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done
 
@@ -163,7 +202,8 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
             break
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
-        forward(layers, parameters, x, workspace.index, samples.x_stride, workspace, base, last)
+        non_zeros = non_zeros_of(samples, workspace.index, row - base)
+        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last)
         if samples.y:
             output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
             for i in range(base, last):

@@ -18,8 +18,9 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
 
-ARRIVED, GENERATION, ABORT, STARTED = 0, 16, 32, 48  # places in the words of a team: two cache lines apart
-TEAM_WORDS = 64
+# Places in the words of a team: two cache lines apart
+ARRIVED, GENERATION, ABORT, STARTED, COMPLETED = 0, 16, 32, 48, 64
+TEAM_WORDS = 80
 _SPINS = 200  # pauses before the CPU is offered to somebody else
 _VOID = ir.VoidType()
 _OFFERS = 2000  # offers before the thread sleeps: the others wait for a CPU themselves

@@ -20,7 +20,7 @@ from fastbp.kernels.simd import fma, lanes, load, sqrt, store
 class Hyper(NamedTuple):
     """The numbers of one step, in float64: a row of the table of steps, and the divisor of the mini-batch's sum."""
 
-    scale: float  # 1 / number of samples
+    scale: float  # 1 / number of samples, or 1 / sum of their weights
     eta: float
     mu: float
     beta_1: float

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import Run, evaluate, layout_of
-from fastbp.kernels.layers import ETA, PENALTY, STEP_COLUMNS
+from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
+from fastbp.kernels.layers import ETA, PENALTY, SCALE, STEP_COLUMNS
 from fastbp.nielsen.perceptron import Perceptron
 from fastbp.nielsen.samples import SHUFFLES, Samples, Shuffle
 from fastbp.training import CHUNK_MINIBATCHES, CHUNK_WORK
@@ -183,5 +183,6 @@ def _tables(orders: list[NDArray[np.int64]], begins: range, rule: Rule) -> tuple
     n = len(orders[0])
     of_each = np.array(begins) + n * np.arange(len(orders))[:, np.newaxis]
     steps = np.zeros((of_each.size, STEP_COLUMNS))
-    steps[:, ETA], steps[:, PENALTY] = rule.eta, rule.penalty
-    return np.concatenate(orders), np.append(of_each, n * len(orders)), steps
+    order, starts = np.concatenate(orders), np.append(of_each, n * len(orders))
+    steps[:, ETA], steps[:, PENALTY], steps[:, SCALE] = rule.eta, rule.penalty, scales(divisors(order, starts))
+    return order, starts, steps

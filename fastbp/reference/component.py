@@ -123,9 +123,17 @@ def predict(weights: Sequence[Array], biases: Sequence[Array | None], activation
 
 
 def loss(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the cost C = 1/m sum_x C_x of samples X, shape (m, n_in), with targets Y, shape (m, n_out).
+
+    With sample weights, shape (m,), it is the weighted mean.
 
     Examples
     --------
@@ -133,15 +141,27 @@ def loss(
     9.0
     """
     X, Y = np.asarray(X, dtype=weights[0].dtype), np.asarray(Y, dtype=weights[0].dtype)
+    counts = _counts(X, sample_weight)
     total = 0.0
-    for x, y in zip(X, Y, strict=True):
+    for x, y, count in zip(X, Y, counts, strict=True):
         zs, a = feedforward(weights, biases, activations, x)
-        total += float(LOSSES[loss].cost(zs[-1], a[-1], y, activations[-1]))  # C_x
-    return total / len(X)
+        total += count * float(LOSSES[loss].cost(zs[-1], a[-1], y, activations[-1]))  # C_x
+    return total / sum(counts)
+
+
+def _counts(X: Array, sample_weight: Array | None) -> list[float]:
+    """As how many samples each one counts."""
+    return [1.0] * len(X) if sample_weight is None else [float(weight) for weight in sample_weight]
 
 
 def loss_and_gradients(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> tuple[float, list[Array], list[Array | None]]:
     """Go forward and back with one sample after another; sum what each contributes, then take the mean.
 
@@ -155,6 +175,8 @@ def loss_and_gradients(
         The samples.
     Y : ndarray, shape (m, n_out of the last layer)
         The targets.
+    sample_weight : ndarray, shape (m,), optional
+        As how many samples each counts: the mean is then sum_x weight_x C_x / sum_x weight_x.
 
     Returns
     -------
@@ -175,19 +197,26 @@ def loss_and_gradients(
     cost = 0.0
     dw = [np.zeros_like(w) for w in weights]
     db = [None if b is None else np.zeros_like(b) for b in biases]
-    for x, y in zip(X, Y, strict=True):
+    counts = _counts(X, sample_weight)
+    for x, y, count in zip(X, Y, counts, strict=True):
         zs, a = feedforward(weights, biases, activations, x)
-        cost += float(LOSSES[loss].cost(zs[-1], a[-1], y, activations[-1]))  # C = sum_x C_x
+        cost += count * float(LOSSES[loss].cost(zs[-1], a[-1], y, activations[-1]))  # C = sum_x C_x
         for l, delta in enumerate(backprop(weights, activations, loss, a, y)):
             if (db_l := db[l]) is not None:
-                db_l += delta  # BP3  dC/db_j = delta_j
-            dw[l] += np.dot(delta[:, None], a[l][None, :])  # BP4  dC/dw_jk = a_k delta_j
-    m = len(X)
+                db_l += count * delta  # BP3  dC/db_j = delta_j
+            dw[l] += count * np.dot(delta[:, None], a[l][None, :])  # BP4  dC/dw_jk = a_k delta_j
+    m = sum(counts)
     return cost / m, [w / m for w in dw], [None if b is None else b / m for b in db]
 
 
 def gradients(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> tuple[list[Array], list[Array | None]]:
     """Return dC/dw and dC/db of each layer, as `loss_and_gradients` does.
 
@@ -197,5 +226,5 @@ def gradients(
     >>> gradients([np.array([[2.0, -1.0]])], [np.array([0.0])], ("identity",), "quadratic", X, Y)
     ([array([[0.5, 0. ]])], [array([0.5])])
     """
-    _, dw, db = loss_and_gradients(weights, biases, activations, loss, X, Y)
+    _, dw, db = loss_and_gradients(weights, biases, activations, loss, X, Y, sample_weight)
     return dw, db

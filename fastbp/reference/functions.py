@@ -75,9 +75,17 @@ def _sigmoid(z: Array) -> Array:
 
 def _softmax(z: Array) -> Array:
     """a_j = exp(z_j) / sum_k exp(z_k); the largest z is taken off first, which changes nothing but the overflow."""
-    a: Array = z - z.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # a z_j that is less by more than the dtype can hold: exp(-inf) is its 0
+        a: Array = z - z.max(axis=-1, keepdims=True)
     np.exp(a, out=a)
     a /= a.sum(axis=-1, keepdims=True)
+    return a
+
+
+def _exp(z: Array) -> Array:
+    """a_j = exp(z_j)."""
+    with np.errstate(over="ignore"):  # an infinite a is what the loss shows
+        a: Array = np.exp(z)
     return a
 
 
@@ -109,6 +117,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": Activation(_sigmoid, _sigmoid_prime),
     "tanh": Activation(np.tanh, _tanh_prime),
     "relu": Activation(lambda z: np.maximum(z, 0), _relu_prime),
+    "exp": Activation(_exp, lambda a: a),
     "softmax": Activation(_softmax, _softmax_prime),
 }
 
@@ -122,11 +131,13 @@ def _squared_error(a: Array, y: Array) -> Array:
 
 def _quadratic(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = 1/2 sum_j (a_j - y_j)^2."""
+    _check_no_exp(output)
     return 0.5 * _squared_error(a, y)
 
 
 def _quadratic_delta(a: Array, y: Array, output: str) -> Array:
     """delta_j = (a_j - y_j) sigma'(z_j)."""
+    _check_no_exp(output)
     delta: Array = a - y
     delta *= ACTIVATIONS[output].sigma_prime(a)
     return delta
@@ -134,6 +145,7 @@ def _quadratic_delta(a: Array, y: Array, output: str) -> Array:
 
 def _mse(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = 1/n_out sum_j (a_j - y_j)^2."""
+    _check_no_exp(output)
     cost: Array = _squared_error(a, y) / a.shape[-1]
     return cost
 
@@ -150,17 +162,25 @@ def _mismatch(output: str) -> ValueError:
     return ValueError(f"cross_entropy needs a softmax or sigmoid output, not {output!r}: change the output or the loss")
 
 
+def _check_no_exp(output: str) -> None:
+    """Refuse squared error after exp, whose loss is poisson."""
+    if output == "exp":
+        raise ValueError("an exp output goes with the loss 'poisson' only: change the output or the loss")
+
+
 def _cross_entropy(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = -sum_j y_j ln a_j (softmax) or -sum_j y_j ln a_j + (1 - y_j) ln(1 - a_j) (sigmoid), from z.
 
-    softmax: -ln a_j = logsumexp(z) - z_j, whatever is taken off all z.
+    softmax: -ln a_j = logsumexp(z) - z_j, whatever is taken off all z; it counts where y_j is other than 0, as it may
+    be infinite elsewhere.
     sigmoid: the term is softplus(z_j) - y_j z_j, with softplus(z) = max(z, 0) + ln(1 + exp(-|z|)).
     """
     z = z.astype(np.float64)
     if output == "softmax":
-        z -= z.max(axis=-1, keepdims=True)
+        with np.errstate(over="ignore"):
+            z -= z.max(axis=-1, keepdims=True)
         logsumexp = np.log(np.exp(z).sum(axis=-1, keepdims=True))
-        terms = y * (logsumexp - z)
+        terms = np.multiply(y, logsumexp - z, where=y != 0, out=np.zeros_like(z))
     elif output == "sigmoid":
         terms = np.maximum(z, 0) - y * z + np.log1p(np.exp(-np.abs(z)))
     else:
@@ -177,10 +197,33 @@ def _cross_entropy_delta(a: Array, y: Array, output: str) -> Array:
     return delta
 
 
+def _poisson(z: Array, a: Array, y: Array, output: str) -> Array:
+    """C_x = sum_j y_j ln(y_j / a_j) - y_j + a_j, where ln a_j = z_j and 0 ln 0 = 0."""
+    _check_exp(output)
+    z, y = z.astype(np.float64), y.astype(np.float64)
+    log_y = np.log(y, out=np.zeros_like(y), where=y > 0)
+    cost: Array = (y * (log_y - z) - y + a).sum(axis=-1)
+    return cost
+
+
+def _poisson_delta(a: Array, y: Array, output: str) -> Array:
+    """delta_j = a_j - y_j: the derivative of -y_j z_j + exp(z_j)."""
+    _check_exp(output)
+    delta: Array = a - y
+    return delta
+
+
+def _check_exp(output: str) -> None:
+    """Refuse poisson after any other output."""
+    if output != "exp":
+        raise ValueError(f"poisson needs an exp output, not {output!r}: change the output or the loss")
+
+
 LOSSES: dict[str, Loss] = {
     "quadratic": Loss(_quadratic, _quadratic_delta),
     "mse": Loss(_mse, _mse_delta),
     "cross_entropy": Loss(_cross_entropy, _cross_entropy_delta),
+    "poisson": Loss(_poisson, _poisson_delta),
 }
 
 

@@ -67,9 +67,17 @@ def predict(weights: Sequence[Array], biases: Sequence[Array | None], activation
 
 
 def loss(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the cost C = 1/m sum_x C_x of samples X, shape (m, n_in), with targets Y, shape (m, n_out).
+
+    With sample weights, shape (m,), it is the weighted mean.
 
     Examples
     --------
@@ -78,11 +86,24 @@ def loss(
     """
     Z, A = forward(weights, biases, activations, X)
     Y = np.asarray(Y, dtype=weights[0].dtype)
-    return float(LOSSES[loss].cost(Z[-1], A[-1], Y, activations[-1]).sum()) / len(Y)
+    return _mean(LOSSES[loss].cost(Z[-1], A[-1], Y, activations[-1]), sample_weight)
+
+
+def _mean(costs: Array, sample_weight: Array | None) -> float:
+    """The mean of costs, shape (m,), with the weights of the samples."""
+    if sample_weight is None:
+        return float(costs.sum()) / len(costs)
+    return float(np.dot(sample_weight, costs) / np.sum(sample_weight))
 
 
 def loss_and_gradients(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> tuple[float, list[Array], list[Array | None]]:
     """Send a mini-batch forward and its error back.
 
@@ -94,6 +115,8 @@ def loss_and_gradients(
         A name in `LOSSES`.
     Y : ndarray, shape (m, n_out of the last layer)
         The targets.
+    sample_weight : ndarray, shape (m,), optional
+        As how many samples each counts: the mean is then sum_x weight_x C_x / sum_x weight_x.
 
     Returns
     -------
@@ -112,12 +135,15 @@ def loss_and_gradients(
     """
     Z, A = forward(weights, biases, activations, X)
     Y = np.asarray(Y, dtype=weights[0].dtype)
-    cost = float(LOSSES[loss].cost(Z[-1], A[-1], Y, activations[-1]).sum()) / len(Y)  # C = 1/m sum_x C_x
+    cost = _mean(LOSSES[loss].cost(Z[-1], A[-1], Y, activations[-1]), sample_weight)  # C = 1/m sum_x C_x
     dw: list[Array] = []
     db: list[Array | None] = []
 
     delta = LOSSES[loss].delta(A[-1], Y, activations[-1])  # BP1  Delta = dC/dA * sigma'(Z), output layer
-    delta /= len(Y)  # the mean over the samples, once, here: all that follows is linear in Delta
+    if sample_weight is None:
+        delta /= len(Y)  # the mean over the samples, once, here: all that follows is linear in Delta
+    else:
+        delta *= (sample_weight / np.sum(sample_weight))[:, None]
     for l in range(len(weights) - 1, -1, -1):
         db.append(None if biases[l] is None else delta.sum(axis=0))  # BP3  dC/db = Delta^T 1
         dw.append(delta.T @ A[l])  # BP4  dC/dW = Delta^T A
@@ -128,7 +154,13 @@ def loss_and_gradients(
 
 
 def gradients(
-    weights: Sequence[Array], biases: Sequence[Array | None], activations: Sequence[str], loss: str, X: Array, Y: Array
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    Y: Array,
+    sample_weight: Array | None = None,
 ) -> tuple[list[Array], list[Array | None]]:
     """Return dC/dw and dC/db of each layer, as `loss_and_gradients` does.
 
@@ -138,5 +170,5 @@ def gradients(
     >>> gradients([np.array([[2.0, -1.0]])], [np.array([0.0])], ("identity",), "quadratic", X, Y)
     ([array([[0.5, 0. ]])], [array([0.5])])
     """
-    _, dw, db = loss_and_gradients(weights, biases, activations, loss, X, Y)
+    _, dw, db = loss_and_gradients(weights, biases, activations, loss, X, Y, sample_weight)
     return dw, db

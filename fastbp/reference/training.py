@@ -193,6 +193,8 @@ def train(
     batches: Iterable[Array | slice],
     form: str = "matrix",
     train_bias: bool = True,
+    sample_weight: Array | None = None,
+    l2: float = 0.0,
 ) -> tuple[list[Array], list[Array | None], Array]:
     """Train a network on one mini-batch after another, from a fresh optimizer; the arrays given stay as they are.
 
@@ -208,13 +210,18 @@ def train(
         Which of the two forms of the equations computes the gradients.
     train_bias : bool, default True
         False keeps the biases as they are.
+    sample_weight : ndarray, shape (n,), optional
+        As how many samples each counts in the mean of its mini-batch. A mini-batch whose weights are all 0 is counted
+        as a step, has a loss of 0 and changes nothing.
+    l2 : float, default 0
+        The cost of a mini-batch is the mean of C_x + l2/2 sum_jk w_jk^2, over the weights of all layers.
 
     Returns
     -------
     weights, biases : list of ndarray
         The parameters after the last mini-batch; a bias that is None stays None.
     losses : ndarray of float64, shape (number of mini-batches,)
-        The mean cost of each mini-batch, before its update.
+        The cost of each mini-batch, before its update.
 
     Raises
     ------
@@ -241,7 +248,15 @@ def train(
     optimizer = Optimizer(trained(weights, biases), update, hyper)
     losses: list[float] = []
     for batch in batches:
-        cost, dw, db = FORMS[form](weights, biases, activations, loss, X[batch], Y[batch])
+        weight = None if sample_weight is None else sample_weight[batch]
+        if weight is not None and not weight.any():
+            optimizer.t += 1
+            losses.append(0.0)
+            continue
+        cost, dw, db = FORMS[form](weights, biases, activations, loss, X[batch], Y[batch], weight)
+        if l2:
+            cost += l2 / 2 * sum(float(np.vdot(w, w)) for w in weights)  # + l2/2 sum_jk w_jk^2
+            dw = [g + l2 * w for g, w in zip(dw, weights, strict=True)]  # its gradient, l2 w_jk
         optimizer.step(trained(dw, db))
         losses.append(cost)
     return weights, biases, np.array(losses, dtype=np.float64)

@@ -1,0 +1,329 @@
+"""MLPClassifier: scikit-learn's perceptron for classes, one or several a sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from fastbp.sklearn.perceptron import Perceptron, Problem, is_stochastic
+
+__all__ = ["MLPClassifier"]
+
+Floats = NDArray[Any]
+
+
+class MLPClassifier(ClassifierMixin, Perceptron):
+    """Multilayer perceptron for classes, trained by backpropagation; drop-in for scikit-learn's.
+
+    The loss is the cross-entropy; the outputs are softmax for several classes, logistic for two, and logistic for each
+    of several labels (y of indicators).
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Neurons of each hidden layer; () makes a linear model.
+    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
+        Of the hidden layers.
+    solver : {'lbfgs', 'sgd', 'adam'}, default='adam'
+        L-BFGS (SciPy's, over all samples at once), stochastic gradient descent or Adam.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty alpha/2 sum w^2, which is divided by the number of samples of a mini-batch (or the
+        sum of their weights), as in scikit-learn: its strength depends on batch_size.
+    batch_size : int or 'auto', default='auto'
+        Samples of a mini-batch; 'auto' is min(200, n_samples).
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule of 'sgd'. 'invscaling' is learning_rate_init / (t_ + 1)^power_t after t_ samples, changed at the end of
+        an epoch; 'adaptive' divides by 5 where training would stop for want of improvement.
+    learning_rate_init : float, default=0.001
+        For 'sgd' and 'adam'.
+    power_t : float, default=0.5
+        For 'invscaling'.
+    max_iter : int, default=200
+        Epochs at most, or iterations of L-BFGS.
+    shuffle : bool, default=True
+        Draw a new order of the samples for each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Draws the weights, the samples held out and their order. An int starts anew at each call, so that every
+        `partial_fit` with an int draws the same permutation of the samples, as in scikit-learn.
+    tol : float, default=1e-4
+        Training stops where loss or validation score do not improve by tol for n_iter_no_change epochs; with 'lbfgs'
+        where no component of the gradient is larger.
+    verbose : bool or int, default=False
+        Print each epoch's loss.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the fit before; the optimizer starts anew.
+    momentum : float, default=0.9
+        For 'sgd', from 0 to 1.
+    nesterovs_momentum : bool, default=True
+        For 'sgd'.
+    early_stopping : bool, default=False
+        Hold out samples, stop where their score does not improve, and keep the weights of the best. Of two classes
+        each gives its share.
+    validation_fraction : float, default=0.1
+        Share of the samples held out for that.
+    beta_1, beta_2 : float, default=0.9 and 0.999
+        Decay of Adam's moments.
+    epsilon : float, default=1e-8
+        For 'adam'; added to the root of the second moment before its bias is corrected, as in scikit-learn.
+    n_iter_no_change : int or inf, default=10
+        Epochs without improvement that are borne.
+    max_fun : int, default=15000
+        Evaluations of the loss at most, for 'lbfgs'.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coefs_ : list of ndarray of shape (n_in, n_out)
+        Weights of each layer; what is written into them counts from the next call on.
+    intercepts_ : list of ndarray of shape (n_out,)
+        Biases of each layer, likewise.
+    loss_ : float
+        Loss of the last epoch, penalty included.
+    loss_curve_ : list of float
+        Loss of each epoch, over warm starts and partial fits too; not with 'lbfgs'.
+    best_loss_ : float or None
+        Smallest of them; None with early_stopping.
+    validation_scores_ : list of float or None
+        Accuracy of the samples held out, after each epoch; None without early_stopping.
+    best_validation_score_ : float or None
+        Largest of them.
+    n_iter_ : int
+        Epochs or iterations of the last call.
+    t_ : int
+        Samples seen in all; 0 with 'lbfgs'.
+    n_layers_, n_outputs_ : int
+    out_activation_ : str
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where X had names of columns.
+
+    See Also
+    --------
+    MLPRegressor : The same for real targets.
+
+    Notes
+    -----
+    With the same `random_state` the weights are those that scikit-learn 1.9 computes, up to rounding. These of its
+    faults are mended:
+
+    - with `warm_start` and `early_stopping`, a later fit keeps the validation split of the first, and does not write
+      into the weights that are kept as best;
+    - a warm start counts the epochs without improvement anew, where scikit-learn's stops after one epoch;
+    - weights that did not stay finite, or any other error, leave an earlier fit as it was;
+    - a mini-batch whose samples all weigh nothing changes nothing, where scikit-learn's is an error;
+    - `loss_` does not clip probabilities.
+
+    The number of threads adapts to the work, the machine and what joblib leaves; `fastbp.set_num_threads` limits it.
+    The numbers do not depend on it.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastbp.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = MLPClassifier(random_state=0, max_iter=1000).fit(X, y)
+    >>> classifier.predict(X[:2])
+    array([0, 0])
+    >>> classifier.score(X, y) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            loss="log_loss",
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+        )
+
+    @available_if(is_stochastic)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> MLPClassifier:
+        """Train for one epoch over the samples; the optimizer goes on where it was.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Class labels, or indicators of several classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As how many samples each counts.
+        classes : array of shape (n_classes,), default=None
+            All classes that y has in any call; needed by the first call.
+
+        Returns
+        -------
+        self : MLPClassifier
+
+        Raises
+        ------
+        ValueError
+            Bad input or parameters; an earlier fit is then as it was.
+        """
+        with self._as_before_on_error():
+            if _check_partial_fit_first_call(self, classes):
+                is_multilabel = type_of_target(y).startswith("multilabel")
+                self._label_binarizer = LabelBinarizer().fit(y if is_multilabel else classes)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the classes.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or (n_samples, n_classes) of indicators
+        """
+        check_is_fitted(self)
+        outputs = self._outputs(X)
+        labels: NDArray[Any] = self._label_binarizer.inverse_transform(
+            outputs[:, 0] if outputs.shape[1] == 1 else outputs
+        )
+        return labels
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        check_is_fitted(self)
+        outputs = self._outputs(X)
+        return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+
+    def predict_log_proba(self, X: ArrayLike) -> Floats:
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        probabilities = self.predict_proba(X)
+        logarithms: Floats = np.log(probabilities, out=probabilities)
+        return logarithms
+
+    def _validated(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Problem:
+        X, y = validate_data(
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._check_classes(unique_labels(y))
+        binarizer = self._label_binarizer
+        if y.ndim == 2 or binarizer.y_type_.startswith("multilabel"):
+            indicators = binarizer.transform(y)
+            return Problem(X, indicators, indicators.shape[1])
+        numbers = np.searchsorted(binarizer.classes_, y).astype(np.int64, copy=False)
+        if binarizer.y_type_ == "multiclass":
+            return Problem(X, numbers, len(binarizer.classes_))
+        return Problem(X, numbers.reshape(-1, 1), 1)
+
+    def _check_classes(self, classes: NDArray[Any]) -> None:
+        if self.warm_start:
+            if set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
+        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
+
+    def _natural_output(self) -> str:
+        return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        return np.where(y[:, 0] > 0, "True", "False") if self.n_outputs_ == 1 else None
+
+    def _score_outputs(self, outputs: Floats, y: NDArray[Any], sample_weight: Any) -> float:
+        if len(self.classes_) == 1:
+            return 1.0
+        if y.ndim == 1:
+            hits = outputs.argmax(axis=1) == y
+        else:
+            hits = ((outputs > 0.5) == (y > 0.5)).all(axis=1)
+        return float(np.average(hits, weights=sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,519 @@
+"""Perceptron: what the classifier and the regressor have in common - parameters, fitting, the forward pass.
+
+Each fit makes an `Architecture`, a `Run` and a `Plan` of its own from the arrays that the estimator has at that moment,
+since its users write into them. An estimator holds nothing but parameters, plain arrays and numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy
+import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from fastbp.architecture import Architecture
+from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.history import History, TrainingState
+from fastbp.inputs import read_only
+from fastbp.kernels.layers import Parameters
+from fastbp.lbfgs import minimize
+from fastbp.sklearn.descent import Descent, Holdout, Improvement
+from fastbp.sklearn.objective import Objective, pack, places, unpack
+from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
+from fastbp.training import Plan, train
+
+__all__ = ["Perceptron", "Problem", "is_stochastic"]
+
+Floats = NDArray[Any]
+STOCHASTIC = ("sgd", "adam")
+# scikit-learn's names of activations, and fastbp's where they differ
+ACTIVATIONS = {"logistic": "sigmoid"}
+
+
+@dataclass
+class Problem:
+    """What a fit is given, validated and laid out for the engine.
+
+    Attributes
+    ----------
+    X : array (n, n_in), float32 or float64
+    y : array (n, n_outputs) or (n,)
+        Targets, or the numbers of the classes as int64.
+    n_outputs : int
+    sample_weight : float64 array (n,) or None
+    """
+
+    X: Any
+    y: NDArray[Any]
+    n_outputs: int
+    sample_weight: NDArray[np.float64] | None = None
+
+    def targets(self, dtype: Any) -> NDArray[Any]:
+        """Return y as the engine reads it: labels, or C-contiguous targets of the network's dtype."""
+        return self.y if self.y.ndim == 1 else np.ascontiguousarray(self.y, dtype)
+
+
+class Perceptron(BaseEstimator):
+    """Base of the estimators."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes: Any,
+        activation: str,
+        solver: str,
+        alpha: float,
+        batch_size: int | str,
+        learning_rate: str,
+        learning_rate_init: float,
+        power_t: float,
+        max_iter: int,
+        loss: str,
+        shuffle: bool,
+        random_state: Any,
+        tol: float,
+        verbose: bool | int,
+        warm_start: bool,
+        momentum: float,
+        nesterovs_momentum: bool,
+        early_stopping: bool,
+        validation_fraction: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        n_iter_no_change: float,
+        max_fun: int,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.loss = loss
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+
+    # What a subclass says
+
+    def _validated(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Problem:
+        raise NotImplementedError
+
+    def _natural_output(self) -> str:
+        """Return the name of the output activation."""
+        raise NotImplementedError
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
+        """Return what each sample's stratum is when some are held out, None where it does not matter."""
+        raise NotImplementedError
+
+    def _score_outputs(self, outputs: Floats, y: NDArray[Any], sample_weight: Any) -> float:
+        """Return the score of a network with these outputs for the targets y."""
+        raise NotImplementedError
+
+    # Fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit the network to samples X and targets y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels or real numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As how many samples each counts.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            Bad input or parameters, or weights that did not stay finite; an earlier fit is then as it was.
+        """
+        with self._as_before_on_error():
+            self._fit(X, y, sample_weight, incremental=False)
+        return self
+
+    @contextmanager
+    def _as_before_on_error(self) -> Iterator[None]:
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> None:
+        hidden = self._hidden_sizes()
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        problem = self._validated(X, y, incremental=incremental, reset=first)
+        if sample_weight is not None:
+            problem.sample_weight = _checked_weights(sample_weight, problem.X)
+        self.n_outputs_ = problem.n_outputs
+        self._random_state = check_random_state(self.random_state)
+        if first:
+            self._initialize([problem.X.shape[1], *hidden, problem.n_outputs], problem.X.dtype)
+        if self.solver in STOCHASTIC:
+            self._descend(problem, incremental)
+        else:
+            self._minimize(problem)
+        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+
+    def _hidden_sizes(self) -> list[int]:
+        given = self.hidden_layer_sizes
+        sizes = list(given) if hasattr(given, "__iter__") else [given]
+        if np.any(np.array(sizes) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return [operator.index(size) for size in sizes]
+
+    def _initialize(self, sizes: list[int], dtype: Any) -> None:
+        """Draw the weights, and forget what earlier fits have reached."""
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.n_layers_ = len(sizes)
+        self.out_activation_ = self._natural_output()
+        self.coefs_, self.intercepts_ = [], []
+        for n_in, n_out in pairwise(sizes):
+            bound = np.sqrt((2.0 if self.activation == "logistic" else 6.0) / (n_in + n_out))
+            self.coefs_.append(self._random_state.uniform(-bound, bound, (n_in, n_out)).astype(dtype, copy=False))
+            self.intercepts_.append(self._random_state.uniform(-bound, bound, n_out).astype(dtype, copy=False))
+        self._best_coefs = [w.copy() for w in self.coefs_]
+        self._best_intercepts = [b.copy() for b in self.intercepts_]
+        if self.solver in STOCHASTIC:
+            self.loss_curve_: list[float] = []
+            self._no_improvement_count = 0
+            self.validation_scores_: list[float] | None = None
+            self.best_loss_: float | None = None
+            self.best_validation_score_: float | None = None
+            self._held_out: tuple[int, float, NDArray[np.int64]] | None = None
+
+    def _descend(self, problem: Problem, incremental: bool) -> None:
+        """Train by sgd or adam."""
+        if incremental and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        continues = incremental and hasattr(self, "_optimizer")
+        optimizer = copy.copy(self._optimizer) if continues else self._new_optimizer()
+        architecture, weights, biases = self._network()
+        _check_chain(architecture, problem)
+        X, y = _laid_out(problem.X, architecture.dtype), problem.targets(architecture.dtype)
+        samples, holdout = np.arange(problem.X.shape[0]), None
+        if self.early_stopping:
+            samples, held_out = self._split(problem)
+            holdout = self._holdout(X, y, problem.sample_weight, held_out)
+        batch_size = self._batch_size(len(samples))
+        run = Run(
+            architecture, weights, biases, X, y,
+            batch_size=batch_size, update=optimizer.update, state=optimizer.slots, steps=optimizer.steps,
+            sample_weight=problem.sample_weight,
+        )  # fmt: skip
+        improvement = Improvement(
+            self.tol,
+            self.n_iter_no_change,
+            count=getattr(self, "_no_improvement_count", 0) if incremental else 0,
+            best_loss=_or_else(getattr(self, "best_loss_", None), math.inf),
+            best_score=_or_else(getattr(self, "best_validation_score_", None), -math.inf),
+        )
+        descent = Descent(
+            run, optimizer,
+            rng=self._random_state if self.shuffle else None, samples=samples, improvement=improvement,
+            holdout=holdout, t=self.t_, verbose=bool(self.verbose),
+        )  # fmt: skip
+        epochs = 1 if incremental else int(self.max_iter)
+        plan = Plan(
+            epochs, len(samples), batch_size, descent.order, descent.rates, optimizer.rows, False,
+            judge=descent.judge, ahead=descent.ahead, finite=False,
+            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha,
+        )  # fmt: skip
+        state = TrainingState(self, History(), epochs, len(samples))
+        try:
+            train(run, plan, state)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        else:
+            if not incremental and not state.stop:
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+                    "converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=5,
+                )
+        self._take_over(run, descent, state.history)
+
+    def _new_optimizer(self) -> SGDOptimizer | AdamOptimizer:
+        if self.solver == "sgd":
+            return SGDOptimizer(
+                self.learning_rate_init, self.learning_rate, self.momentum, self.nesterovs_momentum, self.power_t
+            )
+        return AdamOptimizer(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
+
+    def _batch_size(self, n: int) -> int:
+        if isinstance(self.batch_size, str):
+            return min(200, n)
+        if self.batch_size > n:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
+            )
+        return min(int(self.batch_size), n)
+
+    def _split(self, problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows to train on and those held out; a warm start keeps those of the fit that it goes on from."""
+        n = problem.X.shape[0]
+        rows = np.arange(n)
+        kept = getattr(self, "_held_out", None)
+        if kept is not None and kept[:2] == (n, self.validation_fraction):
+            return np.setdiff1d(rows, kept[2], assume_unique=True), kept[2]
+        training, held_out = train_test_split(
+            rows, random_state=self._random_state, test_size=self.validation_fraction, stratify=self._strata(problem.y)
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        self._held_out = n, self.validation_fraction, held_out
+        return training, held_out
+
+    def _holdout(self, X: Any, y: NDArray[Any], sample_weight: Any, rows: NDArray[np.int64]) -> Holdout:
+        X_held, y_held = _laid_out(X[rows], X.dtype), y[rows]
+        weights = None if sample_weight is None else sample_weight[rows]
+        outputs = np.empty((len(rows), self.n_outputs_), X.dtype)
+
+        def score(run: Run) -> float:
+            evaluate(run.architecture, run.parameters, X_held, wanted={len(run.architecture.sizes) - 2: outputs})
+            return self._score_outputs(outputs, y_held, weights)
+
+        return Holdout(score)
+
+    def _take_over(self, run: Run, descent: Descent, history: History) -> None:
+        """Make a training's end the estimator's own."""
+        dtypes = [w.dtype for w in self.coefs_], [b.dtype for b in self.intercepts_]
+        holdout, improvement = descent.holdout, descent.improvement
+        if holdout is None:
+            self.coefs_, self.intercepts_ = _canonical(run, run.parameters.weights, *dtypes)
+        else:
+            if holdout.best is not None:
+                self._best_coefs, self._best_intercepts = _canonical(run, holdout.best, *dtypes)
+            # copies: a later fit or its user must not change what is best
+            self.coefs_ = [w.copy() for w in self._best_coefs]
+            self.intercepts_ = [b.copy() for b in self._best_intercepts]
+        self._optimizer = descent.optimizer
+        self._optimizer.remember(run.state(), run.steps)
+        self._no_improvement_count = improvement.count
+        self.n_iter_ = history.epochs
+        self.t_ = descent.t + (history.epochs - descent.epochs) * len(descent.samples)
+        if history.loss:
+            self.loss_ = history.loss[-1]
+        self.loss_curve_ = getattr(self, "loss_curve_", [])
+        self.loss_curve_ += history.loss
+        if holdout is None:
+            self.best_loss_, self.validation_scores_, self.best_validation_score_ = improvement.best_loss, None, None
+        else:
+            scores = getattr(self, "validation_scores_", None) or []
+            self.best_loss_, self.best_validation_score_ = None, improvement.best_score
+            self.validation_scores_ = scores + holdout.scores
+
+    def _minimize(self, problem: Problem) -> None:
+        """Train by L-BFGS, in float64 whatever X is."""
+        architecture, weights, biases = self._network(np.float64)
+        _check_chain(architecture, problem)
+        X, y = _laid_out(problem.X, architecture.dtype), problem.targets(architecture.dtype)
+        self._coef_indptr, self._intercept_indptr = places(architecture.sizes)
+        options: dict[str, Any] = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        if self.verbose and [int(part) for part in scipy.__version__.split(".")[:2]] < [1, 15]:
+            options["iprint"] = 1  # later ones print nothing
+        result = minimize(
+            Objective(architecture, X, y, problem.sample_weight, self.alpha),
+            pack([w.T for w in weights], biases),
+            **options,
+        )
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+        self.loss_ = result.fun
+        self._unpack(result.x)
+
+    def _unpack(self, packed_parameters: Floats) -> None:
+        """Take coefs_ and intercepts_ from one vector."""
+        where = self._coef_indptr, self._intercept_indptr
+        self.coefs_, self.intercepts_ = unpack(packed_parameters, where)
+
+    def _loss_grad_lbfgs(
+        self, packed_coef_inter: Floats, X: Any, y: ArrayLike, sample_weight: Any = None, *_: object
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Return loss and gradient for a vector of parameters, which become the estimator's; y as a matrix.
+
+        scikit-learn has further arguments, for buffers.
+        """
+        self._unpack(packed_coef_inter)
+        architecture = self._network(np.float64)[0]
+        weights = None if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
+        targets = np.ascontiguousarray(y, architecture.dtype)
+        return Objective(architecture, _laid_out(X, architecture.dtype), targets, weights, self.alpha)(
+            packed_coef_inter
+        )
+
+    # The network as it is
+
+    def _network(self, X_dtype: Any = None) -> tuple[Architecture, list[Floats], list[Floats]]:
+        """Return the architecture that the arrays make, their weights as the engine has them, and their biases.
+
+        Its dtype is float32 where all arrays (and X) have no more than that.
+
+        Raises
+        ------
+        ValueError
+            coefs_ and intercepts_ do not fit together.
+        """
+        coefs, biases = [np.asarray(w) for w in self.coefs_], [np.asarray(b) for b in self.intercepts_]
+        shapes = [w.shape for w in coefs]
+        sizes = [w.shape[0] for w in coefs if w.ndim == 2] + [w.shape[1] for w in coefs[-1:] if w.ndim == 2]
+        if shapes != list(pairwise(sizes)) or [b.shape for b in biases] != [(n,) for n in sizes[1:]] or not coefs:
+            raise ValueError(
+                f"coefs_ has the shapes {shapes} and intercepts_ {[b.shape for b in biases]}, which do not make a "
+                "network: each coefs_[l] must be (n_in, n_out) with the n_out of the layer before as its n_in, and "
+                "intercepts_[l] (n_out,)"
+            )
+        dtype = np.result_type(*coefs, *biases, *([] if X_dtype is None else [X_dtype]))
+        name = "float32" if dtype in (np.float32, np.float16) else "float64"
+        architecture = _architecture(tuple(sizes), self.activation, self.out_activation_, name)
+        return architecture, [w.T for w in coefs], biases
+
+    def _outputs(self, X: Any) -> Floats:
+        """Return the outputs of the network for samples, an array (n, n_outputs)."""
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        architecture, weights, biases = self._network(X.dtype)
+        if X.shape[1] != architecture.n_in:
+            raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {architecture.n_in} rows")
+        rows = _laid_out(X, architecture.dtype)
+        outputs = np.empty((rows.shape[0], architecture.n_out), architecture.dtype)
+        nothing = np.zeros(0, architecture.dtype)
+        packed = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
+        evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs})
+        return outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def is_stochastic(estimator: Perceptron) -> bool:
+    """Return True; raise AttributeError where the solver has no partial_fit."""
+    if estimator.solver not in STOCHASTIC:
+        raise AttributeError(
+            f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
+        )
+    return True
+
+
+@lru_cache(maxsize=64)
+def _architecture(sizes: tuple[int, ...], hidden: str, output: str, dtype: str) -> Architecture:
+    """Return the architecture for scikit-learn's names of activations."""
+    return Architecture.of(
+        sizes, hidden=ACTIVATIONS.get(hidden, hidden), output=ACTIVATIONS.get(output, output), dtype=dtype
+    )
+
+
+def _check_chain(architecture: Architecture, problem: Problem) -> None:
+    """Check that arrays of an earlier fit, or of the user, go with the samples."""
+    n_in, n_out = architecture.n_in, architecture.n_out
+    if (n_in, n_out) != (problem.X.shape[1], problem.n_outputs):
+        raise ValueError(
+            f"X has {problem.X.shape[1]} features and y {problem.n_outputs} outputs, but coefs_ leads from {n_in} to "
+            f"{n_out}: fit without warm_start, or a new estimator"
+        )
+
+
+def _checked_weights(sample_weight: Any, X: Any) -> NDArray[np.float64]:
+    """Return the weights of samples, one each."""
+    weights: NDArray[np.float64] = np.ascontiguousarray(_check_sample_weight(sample_weight, X), np.float64)
+    total = weights.sum()
+    if total == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    if total < 0:
+        raise ValueError(f"sample_weight sums to {total}, but its sum must be positive")
+    return weights
+
+
+def _or_else(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _laid_out(X: Any, dtype: Any) -> Any:
+    """Return X as the engine reads it, in place where it lies so."""
+    if scipy.sparse.issparse(X):
+        X = X.toarray()
+    return read_only(np.require(X, dtype, ["C", "A"]), dtype)
+
+
+def _canonical(run: Run, flat: Floats, w_dtypes: list[Any], b_dtypes: list[Any]) -> tuple[list[Floats], list[Floats]]:
+    """Return coefs and intercepts from a run's flat parameters."""
+    weights, biases = run.layout.unpack(flat)
+    coefs = [np.ascontiguousarray(w.T, dtype) for w, dtype in zip(weights, w_dtypes, strict=True)]
+    return coefs, [b.astype(dtype, copy=False) for b, dtype in zip(biases, b_dtypes, strict=True)]

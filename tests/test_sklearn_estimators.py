@@ -1,0 +1,301 @@
+"""What fastbp's estimators decide themselves: looking ahead, arrays written by users, dtypes, memory of the solvers."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import neural_network
+from sklearn.exceptions import ConvergenceWarning
+
+import fastbp.sklearn
+from fastbp.engine.run import Run
+from fastbp.history import History, TrainingState
+from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.sklearn.descent import Descent, Improvement
+from fastbp.sklearn.objective import Objective, pack, places, unpack
+from fastbp.sklearn.perceptron import _architecture
+from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
+from fastbp.training import Plan, train
+
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((60, 4))
+Y = np.stack([X[:, 0] ** 2, X[:, 1] - X[:, 2]], axis=1)
+LABELS = np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.4, 0.4])]
+
+
+@pytest.fixture(autouse=True)
+def not_converged() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    return all(
+        np.array_equal(a, b)
+        for a, b in zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
+    )
+
+
+# Epochs ahead of their judge
+
+
+@pytest.mark.parametrize("parameters", [
+    {"tol": 0.05, "n_iter_no_change": 3},
+    {"tol": 0.05, "n_iter_no_change": 1, "learning_rate": "adaptive", "learning_rate_init": 0.1},
+    {"tol": 0, "learning_rate": "invscaling", "power_t": 0.3},
+    {"n_iter_no_change": np.inf},
+], ids=str)  # fmt: skip
+def test_epochs_ahead_change_nothing(parameters: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """A verbose fit looks at each epoch, a silent one at as few as it must; with RandomState as it is left behind."""
+    fits = []
+    for verbose in False, True:
+        rng = np.random.RandomState(3)
+        estimator = MLPRegressor(
+            hidden_layer_sizes=(5,), solver="sgd", batch_size=16, max_iter=60, random_state=rng, verbose=verbose,
+            **parameters,
+        ).fit(X, Y)  # fmt: skip
+        fits.append((estimator, rng.random_sample()))
+    (silent, drawn), (verbose_one, drawn_too) = fits
+    assert same_bits(silent, verbose_one)
+    assert silent.loss_curve_ == verbose_one.loss_curve_
+    assert silent.n_iter_ == verbose_one.n_iter_ == capsys.readouterr().out.count("Iteration")
+    assert silent._optimizer.learning_rate == verbose_one._optimizer.learning_rate
+    assert drawn == drawn_too
+
+
+def test_a_silent_fit_looks_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = []
+    minibatches = Run.minibatches
+
+    def counted(self: Run, *args: Any) -> Any:
+        chunks.append(len(args[2]))
+        return minibatches(self, *args)
+
+    monkeypatch.setattr(Run, "minibatches", counted)
+    MLPRegressor(hidden_layer_sizes=(5,), batch_size=30, max_iter=100, n_iter_no_change=100, tol=0).fit(X, Y)
+    assert chunks == [200]
+    chunks.clear()
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), batch_size=30, n_iter_no_change=4, tol=1e6).fit(X, Y)
+    assert chunks == [10, 2]  # the first epoch always improves on nothing, the next five do not
+    assert estimator.n_iter_ == 6
+
+
+def test_a_tiny_fit_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    MLPClassifier(hidden_layer_sizes=(5,), max_iter=5).fit(X, LABELS).predict(X)
+
+
+def test_improvement_counts_as_scikit_learn_does() -> None:
+    seen = Improvement(tol=0.1, patience=2)
+    counts = []
+    for loss in 1.0, 0.95, 0.85, 0.85, math.nan, 0.5:
+        seen.see_loss(loss)
+        counts.append((seen.count, seen.best_loss))
+    assert counts == [(0, 1.0), (1, 0.95), (0, 0.85), (1, 0.85), (0, 0.85), (0, 0.5)]
+    scored = Improvement(tol=0.1, patience=2)
+    assert [scored.see_score(score) for score in (0.5, 0.55, math.nan, 0.4, 0.7)] == [True, True, False, False, True]
+    assert (scored.count, scored.best_score) == (0, 0.7)
+
+
+def test_the_rates_of_epochs_ahead() -> None:
+    optimizer = SGDOptimizer(0.5, "invscaling", 0.9, True, 0.5)
+    descent = Descent(
+        None, optimizer, rng=None, samples=np.arange(3), improvement=Improvement(0, 10), holdout=None, t=5,
+        verbose=False,
+    )  # fmt: skip
+    expected = [0.5, 0.5, 0.5 / 9**0.5, 0.5 / 9**0.5, 0.5 / 12**0.5]  # the first epoch of a fit has the first rate
+    np.testing.assert_allclose(descent.rates(0, np.array([0, 0, 1, 1, 2])), expected, rtol=1e-15)
+    descent.judge(TrainingState(None, History(loss=[1.0]), 9, 3))
+    np.testing.assert_allclose(descent.rates(2, np.array([1, 2])), [0.5 / 9**0.5, 0.5 / 12**0.5], rtol=1e-15)
+    assert descent.ahead() == 11
+
+
+# What a solver remembers
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_the_optimizer_holds_what_scikit_learn_s_holds(solver: str) -> None:
+    ours, theirs = (
+        module.MLPRegressor(hidden_layer_sizes=(5,), solver=solver, batch_size=16, max_iter=3, random_state=1)
+        .fit(X, Y)
+        ._optimizer
+        for module in (fastbp.sklearn, neural_network)
+    )
+    assert vars(ours).keys() == vars(theirs).keys()
+    for name, expected in vars(theirs).items():
+        if isinstance(expected, list):
+            for a, b in zip(getattr(ours, name), expected, strict=True):
+                assert a.shape == b.shape
+                np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
+        elif isinstance(expected, str):
+            assert getattr(ours, name) == expected
+        else:
+            assert getattr(ours, name) == pytest.approx(expected, rel=1e-14), name
+
+
+def test_partial_fit_leaves_the_optimizer_of_a_copy_alone() -> None:
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), random_state=1).partial_fit(X, Y)
+    before = estimator._optimizer
+    t, first = before.t, before.ms[0].copy()
+    estimator.partial_fit(X, Y)
+    assert (before.t, estimator._optimizer.t) == (t, 2 * t)
+    assert np.array_equal(before.ms[0], first)
+
+
+def test_without_momentum_nothing_is_remembered() -> None:
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), solver="sgd", momentum=0, random_state=1).partial_fit(X, Y)
+    assert estimator._optimizer.velocities == []
+    assert AdamOptimizer(0.1, 0.9, 0.999, 1e-8).slots == []
+
+
+# Arrays that users write
+
+
+@pytest.mark.parametrize("change", [
+    lambda e: e.coefs_.__setitem__(0, e.coefs_[0][:, :-1]),
+    lambda e: e.intercepts_.__setitem__(0, e.intercepts_[0][:-1]),
+    lambda e: e.intercepts_.pop(),
+    lambda e: e.coefs_.clear(),
+    lambda e: e.coefs_.__setitem__(1, e.coefs_[1].ravel()),
+], ids=["columns", "bias", "biases", "none", "dimensions"])  # fmt: skip
+def test_arrays_that_make_no_network(change: Any) -> None:
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1).fit(X, Y)
+    change(estimator)
+    for call in lambda: estimator.predict(X), lambda: estimator.partial_fit(X, Y):
+        with pytest.raises(ValueError, match="do not make a network: each coefs_"):
+            call()
+
+
+def test_weights_for_other_columns() -> None:
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1).fit(X, Y)
+    estimator.coefs_[0] = estimator.coefs_[0][:3]
+    with pytest.raises(ValueError, match=r"X has 4 features, but coefs_\[0\] has 3 rows"):
+        estimator.predict(X)
+    with pytest.raises(ValueError, match="X has 4 features and y 2 outputs, but coefs_ leads from 3 to 2"):
+        estimator.partial_fit(X, Y)
+
+
+def test_another_output_activation_counts() -> None:
+    """A known way to the logits of a classifier."""
+    estimator = MLPClassifier(hidden_layer_sizes=(5,), max_iter=3, random_state=0).fit(X, LABELS)
+    probabilities = estimator.predict_proba(X)
+    estimator.out_activation_ = "identity"
+    logits = np.exp(estimator.predict_proba(X))
+    np.testing.assert_allclose(logits / logits.sum(axis=1, keepdims=True), probabilities, rtol=1e-12)
+
+
+def test_fitted_arrays_are_the_user_s() -> None:
+    for parameters in {}, {"early_stopping": True}, {"solver": "lbfgs"}:
+        estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, **parameters).fit(X, Y)
+        for array in estimator.coefs_ + estimator.intercepts_:
+            assert array.flags.writeable
+            assert array.flags.c_contiguous
+        for array in estimator.coefs_ + estimator.intercepts_:
+            array[...] = 0
+        assert not estimator.predict(X).any()
+
+
+@pytest.mark.parametrize("trained", [np.float32, np.float64])
+@pytest.mark.parametrize("asked", [np.float16, np.float32, np.float64, np.int8, np.int64, np.longdouble])
+def test_dtype_of_predictions(trained: Any, asked: Any) -> None:
+    """What NumPy makes of X @ coefs_, in the two dtypes that there are."""
+    ours, theirs = (
+        module.MLPRegressor(hidden_layer_sizes=(5,), max_iter=2, random_state=0).fit(X.astype(trained), Y)
+        for module in (fastbp.sklearn, neural_network)
+    )
+    samples = (3 * X).astype(asked)
+    expected = theirs.predict(samples)
+    found = ours.predict(samples)
+    assert found.dtype == (np.float32 if expected.dtype == np.float32 else np.float64)
+    np.testing.assert_allclose(found, expected.astype(found.dtype), rtol=1e-4, atol=1e-5)
+
+
+# Weights of samples
+
+
+@pytest.mark.parametrize(("total", "error"), [(0.0, ZeroDivisionError), (-6.0, ValueError)])
+def test_weights_without_a_positive_sum(total: float, error: type[Exception]) -> None:
+    weights = np.ones(60)
+    weights[:30] = (total - 30) / 30
+    with pytest.raises(error, match=r"sum"):
+        MLPRegressor().fit(X, Y, sample_weight=weights)
+
+
+def test_a_mini_batch_without_weight_changes_nothing() -> None:
+    weights = np.where(np.arange(60) < 20, 0.0, 1.0)
+    parameters: dict[str, Any] = {
+        "hidden_layer_sizes": (5,), "shuffle": False, "batch_size": 20, "max_iter": 1, "random_state": 2,
+        "solver": "sgd", "momentum": 0,
+    }  # fmt: skip
+    weighted = MLPRegressor(**parameters).fit(X, Y, sample_weight=weights)
+    assert same_bits(weighted, MLPRegressor(**parameters).fit(X[20:], Y[20:]))
+
+
+# L-BFGS
+
+
+def test_vectors_of_parameters() -> None:
+    where = places((4, 3, 2))
+    vector = np.arange(23.0)
+    coefs, intercepts = unpack(vector, where)
+    assert [array.shape for array in coefs + intercepts] == [(4, 3), (3, 2), (3,), (2,)]
+    assert np.array_equal(pack(coefs, intercepts), vector)
+    coefs[1][0, 0] = -1
+    assert vector[12] == -1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_is_that_of_the_loss(weighted: bool) -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.uniform(0.1, 2, 60) if weighted else None
+    objective = Objective(_architecture((4, 3, 2), "tanh", "identity", "float64"), X, Y, weights, 0.7)
+    vector = rng.standard_normal(23)
+    loss, gradient = objective(vector)
+    for j in range(23):
+        step = np.zeros(23)
+        step[j] = 1e-5
+        difference = (objective(vector + step)[0] - objective(vector - step)[0]) / 2e-5
+        assert difference == pytest.approx(gradient[j], rel=1e-6, abs=1e-8)
+    outputs = np.tanh(X @ vector[:12].reshape(4, 3) + vector[18:21]) @ vector[12:18].reshape(3, 2) + vector[21:]
+    expected = 0.5 * np.average(((outputs - Y) ** 2).sum(axis=1), weights=weights)
+    total = 60 if weights is None else weights.sum()
+    assert loss == pytest.approx(expected + 0.35 * (vector[:18] ** 2).sum() / total, rel=1e-13)
+
+
+# Errors
+
+
+def test_numbers_that_are_not_finite_go_on_where_the_plan_bears_them() -> None:
+    a = _architecture((4, 3, 2), "identity", "identity", "float64")
+    run = Run(a, [np.ones((3, 4)), np.ones((2, 3))], [np.zeros(3), np.zeros(2)], X, Y, batch_size=60, update="sgd")
+    optimizer = SGDOptimizer(1e200, "constant", 0.0, False, 0.5)
+    state = TrainingState(None, History(), 4, 60)
+    plan = Plan(
+        4, 60, 60, lambda: np.arange(60), lambda first, epochs: np.full(len(epochs), 1e200), optimizer.rows, False,
+        finite=False,
+    )  # fmt: skip
+    train(run, plan, state)
+    assert run.steps == len(state.history.loss) == 4
+    assert not run.is_finite()
+
+
+def test_without_scikit_learn_the_import_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn" or name.startswith("fastbp.sklearn")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(
+        ImportError, match=r"scikit-learn 1\.6 or later: install it by  pip install 'fastbp\[sklearn\]'"
+    ):
+        importlib.import_module("fastbp.sklearn")
