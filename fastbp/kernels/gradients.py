@@ -29,10 +29,10 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.norms import square, squares_of
-from fastbp.kernels.simd import lanes, load, store_rounded, wide_zeros, widen
+from fastbp.kernels.simd import lanes, load, outline, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
-from fastbp.kernels.updates import update
+from fastbp.kernels.updates import update, update_many
 
 
 @inlined
@@ -81,11 +81,12 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 @jit
 def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
     """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+    outline()
     q = layer[B] + j
     g = scratch if first and last else parameters.sums + q
     bias_gradient(delta, layer[STRIDE], m, columns, first, g)
     if last:
-        update(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+        update_many(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
 
 
 @jit
