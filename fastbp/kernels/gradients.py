@@ -31,10 +31,10 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, squares_of
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
-from fastbp.kernels.simd import lanes, load, prefetch, store_rounded, wide_zeros, widen
+from fastbp.kernels.simd import lanes, load, outline, prefetch, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
-from fastbp.kernels.updates import update
+from fastbp.kernels.updates import update, update_many
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
@@ -88,11 +88,12 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 @jit
 def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
     """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+    outline()
     q = layer[B] + j
     g = scratch if first and last else parameters.sums + q
     bias_gradient(delta, layer[STRIDE], m, columns, first, g)
     if last:
-        update(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+        update_many(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
 
 
 @jit

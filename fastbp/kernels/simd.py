@@ -228,6 +228,17 @@ def int32_at(typingctx, address):
     return Pointer(types.int32)(types.intp), codegen
 
 
+@intrinsic
+def outline(typingctx):
+    """Keep the kernel that calls this from becoming a part of its callers, where that would only cost compile time."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 # Loads and stores
 
 
