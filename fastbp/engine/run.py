@@ -297,7 +297,7 @@ def evaluate(
 def _evaluate(
     architecture: Architecture,
     parameters: Parameters,
-    X: Floats,
+    X: Source,
     y: NDArray[Any] | None,
     classify: bool,
     wanted: dict[int, Floats],
