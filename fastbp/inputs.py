@@ -1,9 +1,10 @@
 """Inputs: the matrix X as a user hands it over, turned into the rows that the kernels read.
 
-Every X ends as one kind of array: base-class ndarray, shape ``(n, n_in)``, C-contiguous, aligned, native byte order,
-the network's dtype, finite, read-only. One kind means one compiled specialisation, and read-only means that no kernel
-can write into the user's data. An X that already lies so is shared; anything else is converted once, straight into its
-final place, so that the peak of extra memory is the result and little more.
+Every dense X ends as one kind of array: base-class ndarray, shape ``(n, n_in)``, C-contiguous, aligned, native byte
+order, the network's dtype, finite, read-only. One kind means one compiled specialisation, and read-only means that no
+kernel can write into the user's data. An X that already lies so is shared; anything else is converted once, straight
+into its final place, so that the peak of extra memory is the result and little more. A sparse X of SciPy ends as
+compressed rows with increasing columns and no duplicates, and is never made dense.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["as_array", "read_only", "rows"]
+from fastbp.engine.sparse import SparseRows
+
+__all__ = ["as_array", "read_only", "rows", "source"]
 
 # Entries checked at a time: the mask of a block (64 KiB) stays in the L2 cache.
 CHECK_ENTRIES = 65_536
@@ -99,6 +102,86 @@ that np.isfinite(X) marks False
             value = np.asarray(_slice(source, i, i + 1))[0, k]
             raise ValueError(_not_finite(value, i, k, dtype, name))
     return read_only(result, dtype)
+
+
+def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[Any] | SparseRows:
+    """Return X as the kernels read it: dense as by `rows`, or what is sparse as compressed rows.
+
+    Parameters
+    ----------
+    X : array_like or sparse matrix or array of shape (n, n_in)
+        As for `rows`; or anything with a method ``tocsr`` that gives compressed rows as SciPy does. CSR whose columns
+        increase without duplicates is read in place, apart from a conversion to `dtype` and int32.
+    n_in, dtype, name
+        As for `rows`.
+
+    Returns
+    -------
+    ndarray of shape (n, n_in), or SparseRows
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `rows`; and where the structure of a sparse X is corrupt.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse import csc_array
+    >>> from fastbp.inputs import source
+    >>> X = source(csc_array([[0, 0, 5], [7, 0, 6]]), 3, np.float32)
+    >>> X.values, X.k, X.begins
+    (array([5., 7., 6.], dtype=float32), array([2, 0, 2], dtype=int32), array([0, 1, 3]))
+    """
+    if not callable(getattr(X, "tocsr", None)):
+        return rows(X, n_in, dtype, name=name)
+    dtype = np.dtype(dtype)
+    _check_shape(tuple(X.shape), n_in, name)
+    if X.dtype.kind not in "biuf":
+        advice = ADVICE.get(X.dtype.kind, ADVICE["O"]).format(name=name)
+        raise TypeError(f"{name} has dtype {X.dtype}; allowed are bools, integers and floats: {advice}")
+    csr = X.tocsr()
+    _check_structure(csr, n_in, name)
+    if not _increasing(csr):
+        csr = type(csr)((csr.data, csr.indices, csr.indptr), shape=csr.shape, copy=True)
+        csr.sum_duplicates()
+    n_values = int(csr.indptr[-1])
+    with np.errstate(all="ignore"):  # an overflow shows as an infinity
+        values = np.require(csr.data[:n_values], dtype, ["C", "A"])
+    for start in range(0, n_values, CHECK_ENTRIES):
+        finite = np.isfinite(values[start : start + CHECK_ENTRIES])
+        if not finite.all():
+            q = start + int(finite.argmin())
+            i = int(np.searchsorted(csr.indptr, q, side="right")) - 1
+            raise ValueError(_not_finite(csr.data[q], i, int(csr.indices[q]), dtype, name))
+    k = np.require(csr.indices[:n_values], np.int32, ["C", "A"])
+    begins = np.require(csr.indptr, np.int64, ["C", "A"])
+    return SparseRows(read_only(values, dtype), read_only(k, np.int32), read_only(begins, np.int64), n_in)
+
+
+def _check_structure(csr: Any, n_in: int, name: str) -> None:
+    """Refuse what would make a kernel read beyond the arrays: SciPy checks little of it, and arrays may be changed."""
+    n = csr.shape[0]
+    indptr, n_values = csr.indptr, min(len(csr.data), len(csr.indices))
+    if len(indptr) != n + 1 or indptr[0] != 0 or indptr[-1] > n_values or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(f"{name} is corrupt: its indptr does not cut {n_values} entries into {n} rows")
+    k = csr.indices[: indptr[-1]]
+    if len(k) and (k.min() < 0 or k.max() >= n_in):
+        wrong = k.min() if k.min() < 0 else k.max()
+        raise ValueError(f"{name} is corrupt: it has an entry in column {wrong}, but columns are 0..{n_in - 1}")
+
+
+def _increasing(csr: Any) -> bool:
+    """Whether the columns increase in every row; SciPy's flag may be out of date."""
+    indptr = csr.indptr
+    k = csr.indices[: indptr[-1]]
+    for start in range(0, len(k) - 1, CHECK_ENTRIES):
+        here = k[start : start + CHECK_ENTRIES + 1]
+        falls = start + 1 + np.flatnonzero(here[1:] <= here[:-1])  # only where a row begins
+        places = np.searchsorted(indptr, falls)
+        if (indptr[np.minimum(places, len(indptr) - 1)] != falls).any():
+            return False
+    return True
 
 
 def as_array(X: Any, name: str) -> NDArray[Any]:

@@ -18,9 +18,10 @@ from fastbp.architecture import Architecture, Bias
 from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
 from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
+from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
-from fastbp.inputs import rows
+from fastbp.inputs import source
 from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
 from fastbp.schedules import Pace, Schedule
@@ -55,11 +56,11 @@ class _Published:
 class _Data:
     """What a training is to learn: the samples chosen, and those for validation."""
 
-    samples: Floats
+    samples: Floats | SparseRows
     wanted: Targets
     classify: bool
     chosen: NDArray[np.int64]
-    validation: tuple[Floats, Targets] | None
+    validation: tuple[Floats | SparseRows, Targets] | None
     n_threads: int | None
     weight: NDArray[np.float64] | None
     penalty: float
@@ -266,9 +267,10 @@ class Network:
 
         Parameters
         ----------
-        X : array_like (n, n_in)
+        X : array_like or sparse matrix (n, n_in)
             Finite samples, one a row. Read in place where it is C-contiguous and of the network's dtype, otherwise
-            converted once. It must not be changed meanwhile.
+            converted once. A sparse matrix or array of SciPy is read as CSR, and never made dense. X must not be
+            changed meanwhile.
         y : array_like (n,) or (n, n_out)
             With several outputs: class labels 0 to n_out - 1 as integers, or one row of targets a sample. With one
             output: the targets (0 to 1 with cross_entropy, at least 0 with poisson).
@@ -403,7 +405,7 @@ class Network:
         validation = None
         if validation_data is not None:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
-            samples_v = rows(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
+            samples_v = source(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
             validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
         schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
         _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
@@ -648,8 +650,8 @@ class Network:
 
     # Parts
 
-    def _rows(self, X: ArrayLike) -> Floats:
-        return rows(X, self.sizes[0], self.dtype)
+    def _rows(self, X: ArrayLike) -> Floats | SparseRows:
+        return source(X, self.sizes[0], self.dtype)
 
     def _targets(self, y: ArrayLike, n: int, name: str = "y") -> Targets:
         a = self._architecture
@@ -660,7 +662,7 @@ class Network:
         a = self._architecture
         return wanted.labels is not None or a.output == "softmax" or (a.loss == "cross_entropy" and a.n_out == 1)
 
-    def _forward(self, samples: Floats, layers: list[int], n_threads: int | None) -> list[Floats]:
+    def _forward(self, samples: Floats | SparseRows, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
         packed = self._published.packed(self._architecture)
         wanted = dict(zip(layers, arrays, strict=True))
@@ -670,7 +672,7 @@ class Network:
     def _measure(
         self,
         parameters: Parameters,
-        samples: Floats,
+        samples: Floats | SparseRows,
         wanted: Targets,
         n_threads: int | None,
         weight: NDArray[np.float64] | None = None,

@@ -11,6 +11,7 @@ import sys
 from hashlib import sha256
 
 import numpy as np
+from scipy.sparse import csr_array
 
 import fastbp
 from fastbp.kernels import _jit
@@ -51,6 +52,11 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
                 assert np.isfinite(array).all()
                 total.update(np.ascontiguousarray(array).tobytes())
             total.update(repr((history.loss, network.loss(X, y, n_threads=n_threads))).encode())
+        if n_threads is None:  # for any number of them there is test_sparse.py
+            twin = fastbp.Network(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=1, init=init)
+            twin.fit(csr_array(X), y, epochs=2, batch_size=batch_size, optimizer=OPTIMIZERS[-1], l2=l2, verbose=False)
+            for ours, dense in zip((*twin.weights, *twin.biases), results, strict=False):
+                assert ours.tobytes() == dense.tobytes(), "a sparse X gives the same bits"
     return total.hexdigest()
 
 

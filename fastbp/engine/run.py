@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from fastbp.architecture import Architecture
 from fastbp.engine.cores import WORK_PER_START, n_workers_for
 from fastbp.engine.parameters import Floats, Layout, row_stride
+from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import BLOCK, MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
@@ -28,6 +29,9 @@ from fastbp.kernels.updates import KEEP, UPDATES
 __all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
+Source = Floats | SparseRows
+# Multiply-adds that take as long as the update of a weight which no cache holds
+WORK_PER_WEIGHT = 50
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
 WORK_PER_INTERRUPT = 1_000_000_000
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
@@ -41,10 +45,18 @@ def layout_of(architecture: Architecture) -> Layout:
     return Layout(architecture)
 
 
-def multiply_adds(architecture: Architecture, *, training: bool) -> int:
+def multiply_adds(architecture: Architecture, X: Source, *, training: bool) -> int:
     """Return the multiply-adds for one sample: forward, and in training also delta and gradient."""
     products = [n_in * n_out for n_in, n_out in zip(architecture.sizes, architecture.sizes[1:], strict=False)]
+    if isinstance(X, SparseRows):
+        products[0] = -(-len(X.values) // len(X)) * architecture.sizes[1]
     return 3 * sum(products) - products[0] if training else sum(products)
+
+
+def work_of(architecture: Architecture, X: Source, batch_size: int) -> int:
+    """Return the multiply-adds of a mini-batch, or what takes as long."""
+    work = batch_size * multiply_adds(architecture, X, training=True)
+    return work + WORK_PER_WEIGHT * architecture.sizes[0] * architecture.sizes[1] * isinstance(X, SparseRows)
 
 
 def divisors(
@@ -67,7 +79,7 @@ def scales(of_each: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _samples(
     architecture: Architecture,
-    X: Floats,
+    X: Source,
     y: NDArray[Any] | None,
     classify: bool,
     gathered: int,
@@ -75,14 +87,16 @@ def _samples(
 ) -> Samples:
     labels = y is not None and y.ndim == 1
     return Samples(
-        x=X.ctypes.data,
-        x_stride=X.shape[1],
+        x=(X.values if isinstance(X, SparseRows) else X).ctypes.data,
+        x_stride=0 if isinstance(X, SparseRows) else X.shape[1],
         gathered=gathered,
         y=0 if y is None else y.ctypes.data,
         y_stride=0 if y is None or labels else y.shape[1],
         loss=loss_code(architecture.loss, architecture.output),
         classify=int(classify),
         weight=0 if sample_weight is None else sample_weight.ctypes.data,
+        begins=X.begins.ctypes.data if isinstance(X, SparseRows) else 0,
+        k=X.k.ctypes.data if isinstance(X, SparseRows) else 0,
     )
 
 
@@ -94,7 +108,7 @@ class Run:
     architecture : Architecture
     weights, biases : sequences of arrays
         Canonical; copied.
-    X : array (n, n_in)
+    X : array (n, n_in) or SparseRows
         C-contiguous and of the network's dtype; read in place, so it must stay as it is.
     y : array (n, n_out) or (n,)
         Targets of the network's dtype, or class labels as int64, C-contiguous.
@@ -123,7 +137,7 @@ class Run:
         architecture: Architecture,
         weights: Sequence[Floats],
         biases: Sequence[Floats],
-        X: Floats,
+        X: Source,
         y: NDArray[Any],
         *,
         batch_size: int,
@@ -136,17 +150,18 @@ class Run:
     ) -> None:
         self.architecture = architecture
         self.layout = layout_of(architecture)
+        sparse = isinstance(X, SparseRows)
         self.n_slots = 1 if update is None else UPDATES[update].slots
-        self.work = batch_size * multiply_adds(architecture, training=True)
+        self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
         zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
         slots = list(state) or [zero] * self.n_slots
-        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > SLAB)
+        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
         # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
         stride = row_stride(architecture.n_in, X.itemsize)
-        gathered = stride if X.shape[1] * X.itemsize % 512 == 0 else 0
+        gathered = stride if not sparse and architecture.n_in * X.itemsize % 512 == 0 else 0
         rows = min(batch_size, SLAB)
-        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered)
+        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered, sparse=sparse)
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
@@ -241,7 +256,7 @@ class Run:
 def evaluate(
     architecture: Architecture,
     parameters: Parameters,
-    X: Floats,
+    X: Source,
     y: NDArray[Any] | None = None,
     *,
     classify: bool = False,
@@ -270,7 +285,7 @@ def evaluate(
     layout = layout_of(architecture)
     n = len(X)
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
-    work = n * multiply_adds(architecture, training=False)
+    work = n * multiply_adds(architecture, X, training=False)
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
     layers, buffers = workspace(layout, rows * n_workers, n_workers)
     for l, array in (wanted or {}).items():

@@ -11,7 +11,9 @@ from fastbp.kernels.layers import Workspace
 from fastbp.kernels.tiles import rows_of
 
 
-def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> tuple[np.ndarray, Workspace]:
+def workspace(
+    layout: Layout, rows: int, n_workers: int, gathered: int = 0, *, sparse: bool = False
+) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
 
     Parameters
@@ -22,6 +24,8 @@ def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> t
     n_workers : int
     gathered : int
         Stride of the copies of input rows, which stand before the layers; 0 without.
+    sparse : bool
+        Whether a sparse X is trained on.
     """
     layers = layout.layers.copy()
     place = rows * gathered
@@ -38,5 +42,6 @@ def workspace(layout: Layout, rows: int, n_workers: int, gathered: int = 0) -> t
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),
         hits=np.zeros(rows),
+        first=aligned_zeros(int(layers[0, column.B]) if sparse else 0, layout.dtype),
         squares=aligned_zeros(layout.squares_size, layout.dtype),
     )

@@ -6,6 +6,7 @@ from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
 from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, NARROW, OUT, PANELS, STRIDE, A, B, W
 from fastbp.kernels.simd import load16, pointer_at, store
+from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, n_columns, n_rows, outer, repeat, row_offsets, store_rows
 
@@ -37,7 +38,7 @@ def activate_rows(code, z, prime, n, training):
 
 
 @jit
-def forward(layers, parameters, x, x_index, x_stride, workspace, begin, end, training):
+def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end, training):
     """All hidden layers' a, and the output layer's z, for rows begin <= i < end.
 
     When training, deltas of the hidden layers hold sigma'(z_j) until BP2 multiplies them.
@@ -48,11 +49,14 @@ def forward(layers, parameters, x, x_index, x_stride, workspace, begin, end, tra
         n_in, stride = layer[N_IN], layer[STRIDE]
         w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
         wide = n_columns(WIDE, w)
-        for panel in range(layer[PANELS]):
+        sparse = l == 0 and non_zeros.sparse == 1
+        if sparse:
+            sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, workspace.a)
+        for panel in range(0 if sparse else layer[PANELS]):
             j = panel * wide
             panel_w = w + j * layer[K_PADDED]
             weighted_sums(WIDE, x, x_index, x_stride, begin, end, panel_w, b + j, n_in, z + j, index, stride)
-        if layer[NARROW]:
+        if layer[NARROW] and not sparse:
             j = layer[PANELS] * wide
             panel_w = w + j * layer[K_PADDED]
             weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel_w, b + j, n_in, z + j, index, stride)

@@ -79,6 +79,16 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 
 @jit
+def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
+    """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+    q = layer[B] + j
+    g = scratch if first and last else parameters.sums + q
+    bias_gradient(delta, layer[STRIDE], m, columns, first, g)
+    if last:
+        update(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+
+
+@jit
 def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper):
     """The gradient of one strip of a layer, from neurons j and k on, and its update; with k = 0 the biases too.
 
@@ -106,22 +116,20 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
-        q = layer[B] + j
-        if not whole:
-            g = parameters.sums + q
-        bias_gradient(delta, stride, m, columns, first, g)
-        if last:
-            update(code, weights + q, g, slot_1 + q, slot_2 + q, columns, 0.0, hyper)
+        learn_biases(layer, parameters, delta, j, columns, m, g, first, last, code, hyper)
 
 
 @jit
-def gradients(layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper):
-    """A worker's share of the strips of all layers, for the m samples of one slab."""
+def gradients(
+    layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper, skipped
+):
+    """A worker's share of the strips of all layers but the first `skipped`, for the m samples of one slab."""
     weights = parameters.weights
     wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
     length_narrow = STRIP * n_rows(NARROW_TILE, weights)
     n_strips = (layers.table + (layers.n - 1) * LAYER_COLUMNS)[STRIPS]
-    begin, end = n_strips * worker // n_workers, n_strips * (worker + 1) // n_workers
+    n_strips -= skipped
+    begin, end = skipped + n_strips * worker // n_workers, skipped + n_strips * (worker + 1) // n_workers
     below = 0  # strips of the layers below this one
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS

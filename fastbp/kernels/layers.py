@@ -79,6 +79,7 @@ class Workspace(NamedTuple):
     index: Any  # int64: 0, 1, 2, ...
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly
+    first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
     squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
 
 
@@ -95,3 +96,5 @@ class Samples(NamedTuple):
     loss: int  # code, see losses.py
     classify: int  # 1 if hits are wanted
     weight: int  # float64 weights of the samples; 0 where each counts once
+    begins: int  # where X is sparse: int64, begins[i] ... begins[i + 1] are the non-zeros of sample i; 0 where dense
+    k: int  # int32, the input of each non-zero; x then holds their values

@@ -29,6 +29,7 @@ from fastbp.kernels.layers import (
     SLAB,
     STEP_COLUMNS,
     STRIDE,
+    STRIPS,
     A,
     Layers,
     Parameters,
@@ -36,7 +37,8 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
-from fastbp.kernels.simd import load16, pointer, pointer_at, store
+from fastbp.kernels.simd import int32_at, load16, pointer, pointer_at, store
+from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
@@ -96,15 +98,23 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
+            pointer(workspace.first),
             pointer(workspace.squares),
         ),
     )
 
 
 @jit
+def non_zeros_of(samples, like, first):
+    """Where the non-zeros of the samples first, first + 1, ... lie."""
+    return NonZeros(1 if samples.begins else 0, pointer_at(samples.begins, like) + first, int32_at(samples.k))
+
+
+@jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
     hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    non_zeros = non_zeros_of(samples, order, 0)
     for slab in range(0, m, SLAB):
         rows = min(m - slab, SLAB)
         first, last = slab == 0, slab + rows == m
@@ -114,14 +124,22 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             for i in range(begin, end):
                 copy(x + x_index[i] * x_stride, workspace.a + i * samples.gathered, layers.table[N_IN])
             x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
-        forward(layers, parameters, x, x_index, x_stride, workspace, begin, end, True)
+        forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end, True)
         output_rows(layers, samples, order + slab, 0, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False
+        skipped = 0
+        if non_zeros.sparse:
+            skipped = layers.table[STRIPS]
+            learn_sparse(
+                layers.table, parameters, x, x_index, non_zeros, workspace, rows, worker, n_workers, first, last, code,
+                hyper,
+            )  # fmt: skip
         gradients(
-            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper
-        )
+            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper,
+            skipped,
+        )  # fmt: skip
         if worker == 0:
             for i in range(rows):
                 report[COST] += workspace.cost[i]
@@ -179,7 +197,8 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
             break
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
-        forward(layers, parameters, x, workspace.index, samples.x_stride, workspace, base, last, False)
+        non_zeros = non_zeros_of(samples, workspace.index, row - base)
+        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last, False)
         if samples.y:
             output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
             for i in range(base, last):

@@ -199,6 +199,16 @@ def _pointer_setitem(context, builder, sig, args):
     return context.get_dummy_value()
 
 
+@intrinsic
+def int32_at(typingctx, address):
+    """The address (an integer) as a pointer to int32."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return Pointer(types.int32)(types.intp), codegen
+
+
 # Loads and stores
 
 

@@ -1,0 +1,145 @@
+"""Sparse inputs: the first layer's weighted sums and gradient from the non-zeros of X, in compressed rows (CSR).
+
+Leaving out a term 0 w or 0 delta changes no bit of a chain of fused multiply-adds, and the chains here run over the
+same k and i in the same order as those of `forward.py` and `gradients.py`: sparse and dense X give the same bits, where
+nothing is infinite or NaN.
+
+For the gradient the inputs k are divided among the workers. Each adds what its non-zeros contribute to a gradient that
+is 0 elsewhere, then updates all weights of its k and leaves zeros behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastbp.kernels._jit import jit
+from fastbp.kernels.gradients import learn_biases
+from fastbp.kernels.layers import (
+    BLOCK,
+    K_PADDED,
+    N_IN,
+    NARROW,
+    PANELS,
+    PENALISED,
+    SQUARED,
+    STRIDE,
+    TRAIN_BIAS,
+    A,
+    B,
+    W,
+)
+from fastbp.kernels.norms import square, squares_of
+from fastbp.kernels.simd import fma, lanes, load, store
+from fastbp.kernels.updates import update
+
+
+class NonZeros(NamedTuple):
+    """Where the non-zeros of each sample lie, in the order of k; x points to their values."""
+
+    sparse: int  # 0 where X is dense, and x points to its rows
+    begins: Any  # pointer to int64: those of sample i from begins[i] up to begins[i + 1]
+    k: Any  # pointer to int32
+
+
+@jit
+def first_with(k, begin, end, limit):
+    """The first of the increasing k[begin : end] that is at least `limit`, or end."""
+    while begin < end:
+        middle = (begin + end) // 2
+        if k[middle] < limit:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
+
+
+@jit
+def panel_of(layer, weights, panel):
+    """A panel's first neuron j, its columns, and the second of its registers (the first again where it is narrow)."""
+    narrow = lanes(weights)
+    columns = 2 * narrow if panel < layer[PANELS] else narrow
+    return panel * 2 * narrow, columns, columns - narrow
+
+
+@jit
+def sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, a):
+    """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample x_index[i]."""
+    stride = layer[STRIDE]
+    for panel in range(layer[PANELS] + layer[NARROW]):
+        j, columns, second = panel_of(layer, weights, panel)
+        w, b, z = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[B] + j), a + (layer[A] + j)
+        for i in range(begin, end):
+            sample = x_index[i]
+            z_1, z_2 = load(b), load(b + second)
+            for q in range(non_zeros.begins[sample], non_zeros.begins[sample + 1]):
+                w_k = w + non_zeros.k[q] * columns
+                z_1 = fma(load(w_k), x[q], z_1)
+                z_2 = fma(load(w_k + second), x[q], z_2)
+            store(z + i * stride, z_1)
+            store(z + (i * stride + second), z_2)
+
+
+@jit
+def scatter(x, non_zeros, sample, k_begin, k_end, delta, columns, second, g):
+    """g[k, j] += x_k delta_j for the non-zeros of one sample with k_begin <= k < k_end."""
+    k, last = non_zeros.k, non_zeros.begins[sample + 1]
+    delta_1, delta_2 = load(delta), load(delta + second)
+    for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
+        if k[q] >= k_end:
+            break
+        g_k = g + k[q] * columns
+        # both before the first is stored: in a narrow panel they are the same
+        g_1, g_2 = fma(delta_1, x[q], load(g_k)), fma(delta_2, x[q], load(g_k + second))
+        store(g_k, g_1)
+        store(g_k + second, g_2)
+
+
+@jit
+def collect(non_zeros, sample, k_begin, k_end, columns, second, g, sums):
+    """sums[k, j] += g[k, j] and g[k, j] = 0 at the non-zeros of one sample."""
+    k, last = non_zeros.k, non_zeros.begins[sample + 1]
+    for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
+        if k[q] >= k_end:
+            break
+        g_k, sums_k = g + k[q] * columns, sums + k[q] * columns
+        g_1, g_2 = load(g_k), load(g_k + second)
+        sum_1, sum_2 = load(sums_k) + g_1, load(sums_k + second) + g_2
+        store(sums_k, sum_1)
+        store(sums_k + second, sum_2)
+        for c in range(columns):
+            g_k[c] = 0.0
+
+
+@jit
+def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker, n_workers, first, last, code, hyper):
+    """A worker's share of the first layer's gradient, for the m samples of one slab, and its update with the last."""
+    weights, n_in, stride = parameters.weights, layer[N_IN], layer[STRIDE]
+    groups = (n_in + SQUARED - 1) // SQUARED
+    k_begin, k_end = groups * worker // n_workers * SQUARED, groups * (worker + 1) // n_workers * SQUARED
+    k_end = min(k_end, n_in)
+    penalty = hyper.penalty if layer[PENALISED] else 0.0
+    one_block = first and last and m <= BLOCK
+    for panel in range(layer[PANELS] + layer[NARROW]):
+        j, columns, second = panel_of(layer, weights, panel)
+        delta = workspace.delta + (layer[A] + j)
+        place = layer[W] + j * layer[K_PADDED]
+        g, sums = workspace.first + place, parameters.sums + place
+        for begin in range(0, m, BLOCK):
+            end = min(begin + BLOCK, m)
+            for i in range(begin, end):
+                scatter(x, non_zeros, x_index[i], k_begin, k_end, delta + i * stride, columns, second, g)
+            if not one_block:
+                for i in range(begin, end):
+                    collect(non_zeros, x_index[i], k_begin, k_end, columns, second, g, sums)
+        if last:
+            total = g if one_block else sums
+            for k in range(k_begin, k_end, SQUARED):
+                rows, q = min(SQUARED, k_end - k), place + k * columns
+                if penalty != 0.0:
+                    square(weights + q, rows, columns, True, squares_of(layer, workspace, j, k))
+                g_k, n = total + k * columns, rows * columns
+                update(code, weights + q, g_k, parameters.slot_1 + q, parameters.slot_2 + q, n, penalty, hyper)
+                for c in range(n):
+                    g_k[c] = 0.0
+        if worker == 0 and layer[TRAIN_BIAS]:
+            learn_biases(layer, parameters, delta, j, columns, m, workspace.scratch, first, last, code, hyper)
