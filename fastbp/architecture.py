@@ -63,7 +63,7 @@ class Architecture:
             Fewer than two sizes, a size below 1, unknown names, a loss that does not go with the output, a wrong number
             of hidden activations, a dtype other than float32 and float64.
         TypeError
-            A size that is not an integer; names that are not strings.
+            A size that is not an integer; names that are not strings; a dtype that is none.
 
         Examples
         --------
@@ -151,7 +151,8 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     try:
         checked: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, DTYPES))}") from None
+        error = ValueError if isinstance(dtype, str) else TypeError  # a name that says nothing; no name at all
+        raise error(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, DTYPES))}") from None
     if dtype is None or checked.name not in DTYPES or not checked.isnative:
         raise ValueError(f"dtype is {dtype!r}, but must be one of {', '.join(map(repr, DTYPES))}")
     return checked

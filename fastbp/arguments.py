@@ -79,8 +79,9 @@ def one_each(given: Any, n_layers: int, name: str, what: str) -> list[Any]:
 
 def generator(seed: Any) -> np.random.Generator:
     """Return the generator that a seed starts."""
-    if seed is not None and not isinstance(seed, int | np.integer | np.random.Generator | np.random.SeedSequence):
+    allowed = int | np.integer | np.random.Generator | np.random.SeedSequence
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, allowed)):
         raise TypeError(f"seed is {seed!r}, but must be an integer, a numpy.random.Generator, a SeedSequence or None")
-    if isinstance(seed, int | np.integer) and (isinstance(seed, bool) or seed < 0):
+    if isinstance(seed, int | np.integer) and seed < 0:
         raise ValueError(f"seed is {seed!r}, but must be an integer of at least 0")
     return np.random.default_rng(seed)

@@ -18,7 +18,8 @@ class History:
     loss : list of float
         Mean cost over the epoch's samples, each at the moment when it was used (as in Keras); with the L2 term.
     accuracy : list of float
-        Share of the samples classified rightly, likewise; empty where the targets are no classes.
+        Share of the samples classified rightly, likewise; empty where the targets are neither labels nor one-hot rows
+        nor, with one output, probabilities.
     validation_loss, validation_accuracy : list of float
         The same of the validation data at the end of each epoch; empty without.
     seconds : list of float

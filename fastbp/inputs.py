@@ -197,7 +197,7 @@ def as_array(X: Any, name: str) -> NDArray[Any]:
     if type(X) is not np.ndarray:
         if callable(getattr(X, "toarray", None)):
             raise TypeError(f"{name} is a sparse {type(X).__name__}; dense rows are needed: hand over {name}.toarray()")
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "biuf" and np.ma.is_masked(X):
             raise ValueError(
                 f"{name} has masked entries; every entry must have a value: fill them, for example {name}.filled(0)"
             )

@@ -21,7 +21,7 @@ from fastbp.kernels.layers import COST, HITS, SCALE, STEP_COLUMNS
 from fastbp.optimizers import LBFGS
 from fastbp.session import Judge, Session, Validate
 
-__all__ = ["Objective", "minimize", "train"]
+__all__ = ["Objective", "minimize", "scipy_optimize", "train"]
 
 Vector = NDArray[np.float64]
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]]]  # weights, biases
@@ -150,13 +150,18 @@ def minimize(
     >>> bool(result.fun < 1e-12)
     True
     """
+    return scipy_optimize().minimize(objective, start, method="L-BFGS-B", jac=True, callback=after, options=options)
+
+
+def scipy_optimize() -> Any:
+    """Return `scipy.optimize`. Raises ImportError."""
     try:
         from scipy import optimize
     except ImportError as error:
         raise ImportError(
             "L-BFGS needs SciPy, which is not installed: python -m pip install 'fastbp[sklearn]', or scipy itself"
         ) from error
-    return optimize.minimize(objective, start, method="L-BFGS-B", jac=True, callback=after, options=options)
+    return optimize
 
 
 class _Stop(Exception):

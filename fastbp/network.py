@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,29 @@ class _Data:
     penalty: float
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """The right of one thread to train a network."""
+
+    network: Network
+    thread: int
+
+
+_claims: dict[int, _Claim] = {}  # by the id of the network; one operation on it is atomic
+
+
+def _release_after_fork() -> None:
+    """Free, in a forked child, the networks that threads train which it does not have."""
+    for key, claim in list(_claims.items()):
+        if claim.thread != threading.get_ident():
+            claim.network._rng = copy.deepcopy(claim.network._rng)  # a thread that drew left it locked
+            del _claims[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_after_fork)
+
+
 class Network:
     """A fully connected network, trained by backpropagation.
 
@@ -126,7 +150,6 @@ class Network:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
         self._rng = generator(seed)
         self._optimizer: OptimizerState | None = None
-        self._training = threading.Lock()
         self._publish(*self._initial(init))
 
     # What it is
@@ -312,6 +335,8 @@ class Network:
             complete epoch before left them.
         RuntimeError
             The network is in training already.
+        ImportError
+            L-BFGS without SciPy, which the extra `fastbp[sklearn]` brings.
 
         Examples
         --------
@@ -392,6 +417,7 @@ class Network:
                     f"epochs is {epochs}, but L-BFGS counts its own iterations: leave epochs out and write "
                     f"optimizer=LBFGS(max_iterations={max(1, epochs)})"
                 )
+            lbfgs.scipy_optimize()  # an error before anything is done, where there is none
         shuffle = truth(shuffle, "shuffle")
         watchers = _callbacks(callbacks)
         if is_watched() if verbose is None else truth(verbose, "verbose"):
@@ -479,7 +505,8 @@ class Network:
         finally:
             reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
             optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
-            publish()
+            weights, biases = run.canonical()  # all or, without memory, nothing
+            self._publish(weights, biases)
             self._optimizer = optimizer
         return state.history
 
@@ -660,7 +687,9 @@ class Network:
     def _classifies(self, wanted: Targets) -> bool:
         """Whether accuracy means anything: the targets are classes."""
         a = self._architecture
-        return wanted.labels is not None or a.output == "softmax" or (a.loss == "cross_entropy" and a.n_out == 1)
+        if a.n_out == 1:
+            return a.loss == "cross_entropy"
+        return a.output == "softmax" or wanted.are_classes
 
     def _forward(self, samples: Floats | SparseRows, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
@@ -690,14 +719,17 @@ class Network:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError(
-                "this network is in training already: wait for that fit to end, or train a copy made by copy.deepcopy"
-            )
-        try:
+        claim = _Claim(self, threading.get_ident())
+        try:  # an interrupt may come between any two steps
+            if _claims.setdefault(id(self), claim) is not claim:
+                raise RuntimeError(
+                    "this network is in training already: wait for that fit to end, or train a copy made by "
+                    "copy.deepcopy"
+                )
             yield
         finally:
-            self._training.release()
+            if _claims.get(id(self)) is claim:
+                del _claims[id(self)]
 
     def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
         a = self._architecture
@@ -752,7 +784,6 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_training"]
         published = state.pop("_published")
         return state | {"_arrays": (published.weights, published.biases)}
 
@@ -760,7 +791,6 @@ class Network:
         weights, biases = state.pop("_arrays")
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
-        self._training = threading.Lock()
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
 
 

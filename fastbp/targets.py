@@ -1,7 +1,7 @@
 """Targets: what the outputs of a network shall become, as the kernels read it.
 
 The user's y ends either as class labels, one integer a sample, which stand for the one-hot rows without ever making
-them, or as a matrix of real values. Both are read-only and share the memory of y where y already lies so.
+them, or as a matrix of real values. Both are read-only; values share the memory of y where y already lies so.
 """
 
 from __future__ import annotations
@@ -35,6 +35,24 @@ class Targets:
 
     labels: NDArray[np.int64] | None
     values: NDArray[Any] | None
+
+    @property
+    def are_classes(self) -> bool:
+        """Whether they are labels, or rows with a 1 and otherwise 0.
+
+        Examples
+        --------
+        >>> from fastbp.targets import targets
+        >>> targets([[0, 1], [1, 0]], 2, 2, "float32", "mse", "sigmoid").are_classes
+        True
+        >>> targets([[0, 1], [1, 1]], 2, 2, "float32", "mse", "sigmoid").are_classes
+        False
+        """
+        if self.values is None:
+            return True
+        step = max(1, SUM_ENTRIES // self.values.shape[1])
+        blocks = (self.values[start : start + step] for start in range(0, len(self.values), step))
+        return all(np.count_nonzero(block) == len(block) and (block == 1).any(axis=1).all() for block in blocks)
 
     def dense(self, dtype: DTypeLike, n_out: int) -> NDArray[Any]:
         """Return the targets as a matrix of shape (n, n_out), labels as one-hot rows.
@@ -232,13 +250,14 @@ def _labels(array: NDArray[Any], n_out: int, name: str) -> NDArray[np.int64]:
             f"are class labels and must be integers: use {name}.astype(int) if these are labels, or hand over real "
             f"targets of shape ({len(array)}, {n_out})"
         )
-    if array.min() < 0 or array.max() >= n_out:
-        i = int(np.argmax((array < 0) | (array >= n_out)))
+    labels = array.astype(np.int64)  # a copy: they are places in memory, and the caller's may change after this check
+    if labels.min() < 0 or labels.max() >= n_out:  # what is beyond int64 has become negative
+        i = int(np.argmax((labels < 0) | (labels >= n_out)))
         raise ValueError(
             f"{name}[{i}] is {array[i]}; class labels must lie in 0..{n_out - 1}: "
             f"np.unique({name}, return_inverse=True)[1] numbers classes so"
         )
-    return read_only(np.require(array, np.int64, ["C", "A"]), np.int64)
+    return read_only(labels, np.int64)
 
 
 def _check_probabilities(values: NDArray[Any], output: str, name: str) -> None:

@@ -206,6 +206,8 @@ class _Loop:
         started = time.perf_counter()
         try:
             report = run.minibatches(*tables)
+            seconds = time.perf_counter() - started
+            finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
             if not self.plan.finite or run.is_finite():
                 report = run.report[: run.steps - before]
@@ -216,9 +218,8 @@ class _Loop:
             else:
                 run.restore(self.snapshot)
             raise
-        seconds = time.perf_counter() - started
         trouble = ""
-        if self.plan.finite and not (np.isfinite(report[:, COST]).all() and run.is_finite()):
+        if not finite:
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
         self.count(chunk, report, tables, rates, seconds)

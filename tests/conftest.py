@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from ledger import Ledger
 
 import fastbp
 from fastbp.datasets import Digits, Mnist, load_digits, load_mnist
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     os.environ["PYTHONSAFEPATH"] = "1"  # nor do child processes import it, wherever they start
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files
+    config.pluginmanager.register(Ledger(), "ledger")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

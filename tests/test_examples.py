@@ -48,11 +48,33 @@ EXPECTED: dict[str, tuple[list[str], set[str]]] = {
         [r"mean image alone +0\.07", r"principal components +0\.02", r"autoencoder +0\.01", r"code of the first 0: \["],
         {"autoencoder.png"},
     ),
+    "compare_with_sklearn": (
+        [
+            r"1347 images to train, 450 to test",
+            r"defaults .* times\)  test accuracy 9(\d\.\d)% and 9\1%  coefficients within \de-1[0-6]\n",
+            r"small batches .* coefficients within \de-(0[89]|1[0-6])\n",
+            r"sgd .* coefficients within \de-(0[89]|1[0-6])\n",
+            r"lbfgs .* coefficients within \de-(0[4-9]|1[0-6])\n",
+        ],
+        {"compare_with_sklearn.png"},
+    ),
+    "grid_search_on_dask": (
+        [
+            r"36 trainings in 2 processes; any in this one: False\n",
+            r"threads of a training: 1\n",
+            r"largest difference of an accuracy from the local search's: 0\.0\n",
+            r"the same best weights, to the bit: True\n",
+            r"accuracy on the held-out images: 9\d\.\d%",
+        ],
+        set(),
+    ),
     "first_layer_weights": (
         [r"test accuracy 9\d\.\d%", r"3 pixels are blank in all training images; their weights moved by 0\.0\n"],
         {"first_layer_start.png", "first_layer_trained.png"},
     ),
 }
+
+NEEDS = {"compare_with_sklearn": "sklearn", "grid_search_on_dask": "distributed"}
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="no folder examples/ beside tests/")
 
@@ -62,6 +84,8 @@ def test_example(name: str, tmp_path: Path) -> None:
     lines, pictures = EXPECTED[name]
     if pictures:
         pytest.importorskip("matplotlib")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     (tmp_path / "pictures").mkdir()
     result = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{name}.py"), "pictures"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,9 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from cases import Cases
 
+import fastbp
 from fastbp.kernels import _jit
 
 WATCHDOG = 100  # seconds; a process takes about two
@@ -86,6 +89,14 @@ NOT_SAVED = [9.0, {"compiled": 1}]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
 
+# A root that has given up its rights over files, as in a container
+WITHOUT_CAPABILITIES = """
+import ctypes
+header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None).capset(header, none) == 0
+"""
+
+
 class Package:
     """A throw-away package of kernels, and a cache for it."""
 
@@ -148,6 +159,7 @@ def package(tmp_path: Path) -> Package:
 # --- the normal course
 
 
+@pytest.mark.hazard("cache", "the first process says that it compiles, the second nothing")
 def test_second_process_loads_and_says_nothing(package: Package) -> None:
     program = "report([call(), entries.minus_one(1.0), entries.minus_one(np.float32(1)), dict(_jit.counts)])"
     assert package.run(program) == [COMPILED, 0.0, 0.0, {"compiled": 3, "saved": 3}]
@@ -178,6 +190,7 @@ def test_disabled_jit(package: Package) -> None:
 # --- the key
 
 
+@pytest.mark.hazard("cache", "an edited source of a kernel")
 def test_edited_callee_in_another_file(package: Package) -> None:
     assert package.run() == COMPILED
     package.edit("inner", "2.0 * x", "3.0 * x")
@@ -186,6 +199,7 @@ def test_edited_callee_in_another_file(package: Package) -> None:
     assert package.run() == LOADED
 
 
+@pytest.mark.hazard("cache", "an edited source of a kernel")
 def test_source_edited_after_import_saves_nothing(package: Package) -> None:
     program = """
         source = Path(entries.__file__).with_name("inner.py")
@@ -196,7 +210,8 @@ def test_source_edited_after_import_saves_nothing(package: Package) -> None:
     assert package.run() == [12.0, {"compiled": 1, "saved": 1}]
 
 
-def test_other_options_and_versions(package: Package) -> None:
+@pytest.mark.hazard("cache", "other options, and versions of Python, NumPy, Numba and llvmlite")
+def test_other_options_and_versions(package: Package, cases: Cases) -> None:
     program = """
         import llvmlite
         from throwaway import inner
@@ -221,10 +236,11 @@ def test_other_options_and_versions(package: Package) -> None:
         """
     seen = package.run(program)
     assert len(seen) == 6
-    assert seen == {name: [COMPILED, LOADED] for name in seen}
+    cases.count(len(seen), sum(one == [COMPILED, LOADED] for one in seen.values()), seen)
 
 
-def test_other_configuration(package: Package) -> None:
+@pytest.mark.hazard("cache", "another CPU, or another configuration of Numba")
+def test_other_configuration(package: Package, cases: Cases) -> None:
     program = """
         seen = {"now": (call(), call())}
         for name, value in {"CPU_NAME": "generic", "OPT": 1, "BOUNDSCHECK": 1, "SLP_VECTORIZE": 1}.items():
@@ -242,7 +258,7 @@ def test_other_configuration(package: Package) -> None:
         """
     seen = package.run(program)
     assert len(seen) == 6
-    assert seen == {name: [COMPILED, LOADED] for name in seen}
+    cases.count(len(seen), sum(one == [COMPILED, LOADED] for one in seen.values()), seen)
     assert package.run(NUMBA_CPU_NAME="generic") == COMPILED
     assert package.run(NUMBA_NUM_THREADS="1") == LOADED
 
@@ -289,7 +305,8 @@ def test_entry_outside_the_key_is_refused() -> None:
 # --- damage
 
 
-def test_damaged_files_are_compiled_and_healed(package: Package) -> None:
+@pytest.mark.hazard("cache", "a damaged file")
+def test_damaged_files_are_compiled_and_healed(package: Package, cases: Cases) -> None:
     program = """
         import pickle
         from hashlib import sha256
@@ -328,14 +345,48 @@ def test_damaged_files_are_compiled_and_healed(package: Package) -> None:
         file.mkdir()
         report([wrong, len(damages), call()])
         """
-    assert package.run(program) == [{}, 20, NOT_SAVED]
+    wrong, damages, as_a_folder = package.run(program)
+    cases.count(damages, damages - len(wrong), wrong)
+    assert as_a_folder == NOT_SAVED
     assert not package.files("*/*.tmp")
+
+
+@pytest.mark.hazard("cache", "every file emptied, cut, flipped in a bit, replaced by another's")
+def test_every_file(package: Package, cases: Cases) -> None:
+    program = """
+        rng, layer = np.random.default_rng(0), entries.Layer(np.arange(3.0), np.ones(3), 3)
+
+        def use():
+            _jit.counts.clear()
+            importlib.reload(entries)
+            return [entries.total(layer), entries.first(layer), entries.minus_one(1.0)], dict(_jit.counts)
+
+        right = use()[0]
+        files = sorted(Path(os.environ["FASTBP_CACHE_DIR"]).glob("*/*.entry"))
+        good = [file.read_bytes() for file in files]
+        wrong, tried = [], 0
+        for i, file in enumerate(files):
+            n = len(good[i])
+            damages = [b"", good[i - 1], good[i - 2], *(good[i][:cut] for cut in (1, 31, 32, 33, n // 3, n - 1))]
+            for at in rng.integers(0, n, 8):
+                damages.append(good[i][:at] + bytes([good[i][at] ^ (1 << int(rng.integers(8)))]) + good[i][at + 1:])
+            for damage in damages:
+                tried += 1
+                file.write_bytes(damage)
+                if use() != (right, {"loaded": 2, "compiled": 1, "saved": 1}) or use() != (right, {"loaded": 3}):
+                    wrong.append([file.name, len(damage)])
+        report([right, len(files), tried, wrong])
+        """
+    right, n_files, tried, wrong = package.run(program)
+    assert (right, n_files) == ([9.0, 0.0, 0.0], 3)
+    cases.count(tried, tried - len(wrong), wrong)
 
 
 # --- places that cannot be used
 
 
-def test_unusable_places(package: Package) -> None:
+@pytest.mark.hazard("cache", "no folder, or none that can be made")
+def test_unusable_places(package: Package, cases: Cases) -> None:
     program = """
         folder = Path(os.environ.pop("FASTBP_CACHE_DIR")).parent
         file = folder / "file"
@@ -354,17 +405,27 @@ def test_unusable_places(package: Package) -> None:
         """
     seen = package.run(program)
     assert len(seen) >= 5
-    assert seen == dict.fromkeys(seen, NOT_SAVED)
+    cases.count(len(seen), sum(one == NOT_SAVED for one in seen.values()), seen)
     assert package.stderr.startswith("fastbp: compiling its kernels (in each process: ")
     assert package.stderr.count("\n") == 1
 
 
-def test_failing_calls_of_the_system(package: Package) -> None:
+@pytest.mark.hazard("cache", "a full disk")
+def test_failing_calls_of_the_system(package: Package, cases: Cases) -> None:
     program = """
         def fail(*args, **keywords):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         seen = {}
+        if os.path.exists("/dev/full"):  # the disk is full when the content is written
+            works = _jit.tempfile.mkstemp
+            def mkstemp(**options):
+                descriptor, path = works(**options)
+                os.close(descriptor)
+                return os.open("/dev/full", os.O_WRONLY), path
+            _jit.tempfile.mkstemp = mkstemp
+            seen["write"] = call()
+            _jit.tempfile.mkstemp = works
         for module, name in (_jit.tempfile, "mkstemp"), (os, "replace"), (os, "chmod"), (os, "access"), (Path, "mkdir"):
             works = getattr(module, name)
             setattr(module, name, fail)
@@ -375,11 +436,12 @@ def test_failing_calls_of_the_system(package: Package) -> None:
         """
     seen, first, second = package.run(program)
     assert seen.pop("access") == COMPILED
-    assert seen == dict.fromkeys(seen, NOT_SAVED)
+    cases.count(len(seen), sum(one == NOT_SAVED for one in seen.values()), seen)
     assert [first, second] == [LOADED, LOADED]
     assert not package.files("*/*.tmp")
 
 
+@pytest.mark.hazard("cache", "a full disk")
 @posix
 def test_full_disk(package: Package) -> None:
     program = """
@@ -392,20 +454,57 @@ def test_full_disk(package: Package) -> None:
     assert package.files() == []
 
 
+@pytest.mark.hazard("cache", "a folder that is read-only")
 @posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root writes to read-only folders")
 def test_read_only_folder(package: Package) -> None:
+    program, before = "report(call())", ""
+    if os.geteuid() == 0:  # root writes to read-only folders, unless it gives up the right to
+        if sys.platform != "linux":
+            pytest.skip("root writes to read-only folders")
+        before = WITHOUT_CAPABILITIES
     package.cache.mkdir()
     package.cache.chmod(0o555)
-    assert package.run() == NOT_SAVED
+    assert package.run(program, before) == NOT_SAVED
     package.cache.chmod(0o755)
-    assert package.run() == COMPILED
+    assert package.run(program, before) == COMPILED
     (folder,) = package.files("*")
     folder.chmod(0o555)
-    assert package.run() == LOADED
+    assert package.run(program, before) == LOADED
+    (file,) = package.files()
+    file.write_bytes(b"")
+    assert package.run(program, before) == NOT_SAVED
     folder.chmod(0o755)
 
 
+@posix
+@pytest.mark.hazard("cache", "fastbp installed in a folder that is read-only, without a home")
+def test_installed_read_only(tmp_path: Path, cases: Cases) -> None:
+    """It is imported without a word, wherever it may write or not; Python's own caches are missing, too."""
+    site, home = tmp_path / "site", tmp_path / "home"
+    shutil.copytree(Path(fastbp.__file__).parent, site / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*site.rglob("*"), site]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    home.mkdir(0o555)
+    before = WITHOUT_CAPABILITIES if sys.platform == "linux" and os.geteuid() == 0 else ""
+    program = before + "import fastbp; print(fastbp.Network([2, 1], seed=0).sizes, fastbp.__file__)"
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "FASTBP_", "XDG_", "PYTHON"))}
+    env |= {"PYTHONPATH": str(site)}
+    try:
+        for homes in {"HOME": str(home)}, {"HOME": str(home / "missing")}, {"HOME": "/dev/null"}:
+            with cases.one(homes):
+                done = subprocess.run(
+                    [sys.executable, "-W", "error", "-c", program],
+                    env=env | homes, cwd=tmp_path, capture_output=True, text=True, timeout=WATCHDOG,
+                )  # fmt: skip
+                assert (done.returncode, done.stderr) == (0, "")
+                assert done.stdout == f"(2, 1) {site / 'fastbp' / '__init__.py'}\n"
+        assert not any(path.suffix == ".pyc" for path in site.rglob("*"))
+    finally:
+        for path in [site, *site.rglob("*")]:
+            path.chmod(0o755)
+
+
+@pytest.mark.hazard("cache", "files that others could have written")
 @posix
 def test_nothing_is_loaded_that_others_could_have_written(package: Package) -> None:
     program = """
@@ -436,16 +535,66 @@ def test_nothing_is_loaded_that_others_could_have_written(package: Package) -> N
 # --- many at once
 
 
-def test_eight_cold_processes(package: Package) -> None:
-    processes = [package.start() for _ in range(8)]
+@pytest.mark.hazard("cache", "many cold processes and threads at once")
+def test_four_cold_processes(package: Package, cases: Cases) -> None:
+    processes = [package.start() for _ in range(4)]
     for process in processes:
-        result, counts = package.finish(process)
-        assert result == 9.0
-        assert counts in (COMPILED[1], LOADED[1])
+        with cases.one(process.pid):
+            result, counts = package.finish(process)
+            assert result == 9.0
+            assert counts in (COMPILED[1], LOADED[1])
     assert len(package.files()) == 1
     assert package.run() == LOADED
 
 
+@pytest.mark.hazard("cache", "many cold processes and threads at once")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_sixteen_cold_processes(package: Package, cases: Cases) -> None:
+    """All have imported all when they begin, at the same moment; nothing is compiled then."""
+    program = """
+        go, begin = os.pipe()
+        children = []
+        for _ in range(16):
+            if (child := os.fork()) == 0:
+                os.read(go, 1)
+                seen = call()
+                os._exit(0 if seen in ((9.0, {"compiled": 1, "saved": 1}), (9.0, {"loaded": 1})) else 1)
+            children.append(child)
+        os.write(begin, bytes(16))
+        report([os.waitpid(child, 0)[1] for child in children])
+        """
+    codes = package.run(program)
+    cases.count(16, codes.count(0), codes)
+    assert len(package.files()) == 1
+    assert package.run() == LOADED
+
+
+@pytest.mark.slow
+@pytest.mark.hazard("cache", "16 cold processes train for the first time, and compile all kernels")
+def test_sixteen_first_fits(tmp_path: Path, cases: Cases) -> None:
+    program = """
+        import numpy as np, fastbp
+        network = fastbp.Network([4, 3, 2], output="softmax", seed=0)
+        network.fit(np.eye(4), np.arange(4) % 2, epochs=3, verbose=False)
+        print([w.tobytes().hex() for w in network.weights])
+        """
+    env = os.environ | {"FASTBP_CACHE_DIR": str(tmp_path / "cache")}
+    command, pipes = [sys.executable, "-W", "error", "-c", dedent(program)], {"stdout": -1, "stderr": -1}
+    said, seen = [], set()
+    processes: list[Any] = [subprocess.Popen(command, env=env, cwd=tmp_path, text=True, **pipes) for _ in range(16)]
+    for process in [*processes, None]:
+        process = process or subprocess.Popen(command, env=env, cwd=tmp_path, text=True, **pipes)  # type: ignore[call-overload]
+        with cases.one(process.pid):
+            out, err = process.communicate(timeout=600)
+            assert process.returncode == 0
+            seen.add(out)
+            assert len(seen) == 1
+            said.append(err)
+    assert said[-1] == "", "the last one loads"
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+@pytest.mark.hazard("cache", "many cold processes and threads at once")
 def test_threads_call_at_first_use(package: Package) -> None:
     program = """
         from concurrent.futures import ThreadPoolExecutor
@@ -534,6 +683,7 @@ def test_package_without_sources_is_not_cached(package: Package) -> None:
     assert not package.cache.exists()
 
 
+@pytest.mark.hazard("cache", "another Numba, without the names that are private")
 def test_numba_without_private_names(package: Package) -> None:
     program = """
         from throwaway import inner

@@ -340,6 +340,25 @@ def test_an_infinite_output_stays_alone(n_out: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_out", [2, 3, 9, 17])
+def test_logits_further_apart_than_the_largest_number(n_out: int, dtype: str) -> None:
+    """The class that is right costs nothing, however far the others are; that it is another cannot be told in dtype."""
+    largest = np.finfo(dtype).max
+    for j in {0, n_out // 2, n_out - 1}:
+        w = np.full((n_out, 1), -largest, dtype)
+        w[j] = largest
+        network = fastbp.Network([1, n_out], output="softmax", init=[(w, np.zeros(n_out))], dtype=dtype)
+        wanted = np.eye(n_out, dtype=dtype)[[j]]
+        assert same_bits(network.predict([[1.0]]), wanted)
+        for y in [j], wanted:
+            assert network.loss([[1.0]], y) == 0
+            dw, db = network.gradients([[1.0]], y)
+            assert not dw[0].any()
+            assert not db[0].any()
+        assert network.loss([[1.0]], [(j + 1) % n_out]) == np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("m", [2, 5, 6, 11, 33])
 def test_an_extreme_sample_stays_alone(m: int, dtype: str) -> None:
     problem = draw(np.random.default_rng(10), [6, 9, 4], m, hidden="relu", head=("identity", "mse"), dtype=dtype)

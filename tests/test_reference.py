@@ -188,6 +188,18 @@ def test_huge_logits(output: str, loss: str, expected: list[float], dtype: Any) 
             assert np.isfinite([*dw[0].ravel(), *db[0]]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_further_apart_than_the_largest_number(dtype: Any) -> None:
+    """The class that is right costs nothing, however far the others are; and a is exact."""
+    w, b = [np.array([[1], [-1], [0]], dtype) * np.finfo(dtype).max], [np.zeros(3, dtype)]
+    X, y = np.ones((1, 1), dtype), np.array([[1, 0, 0]], dtype)
+    for form in (component, matrix):
+        value, dw, db = form.loss_and_gradients(w, b, ("softmax",), "cross_entropy", X, y)
+        assert value == 0
+        assert not any([*dw[0].ravel(), *db[0]])
+        np.testing.assert_array_equal(form.forward(w, b, ("softmax",), X)[1][-1].ravel(), y[0])
+
+
 @pytest.mark.parametrize(("z", "y"), [(40.0, 1.0), (-40.0, 0.0)])
 def test_binary_cross_entropy_keeps_small_costs(z: float, y: float) -> None:
     """The cost is ln(1 + e^-40), though a rounds to y: neither 0 nor the rounding of 40."""

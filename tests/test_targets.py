@@ -95,8 +95,7 @@ def test_memory_is_shared_where_y_already_fits():
     locked = labels.copy()
     locked.flags.writeable = False
     mse = ("mse", "identity")
-    assert np.shares_memory(targets(labels.astype(np.int64, copy=False), 3, 3, F32, *mse).labels, labels)
-    assert np.shares_memory(targets(locked, 3, 3, F32, *mse).labels, locked)
+    assert not np.shares_memory(targets(labels, 3, 3, F32, *mse).labels, labels), "whoever changes them may not harm"
     assert np.shares_memory(targets(values, 3, 2, F32, *mse).values, values)
     assert np.shares_memory(targets(one, 3, 1, F32, *mse).values, one)
     assert np.shares_memory(targets(one[:, None], 3, 1, F32, *mse).values, one)

@@ -1,4 +1,4 @@
-"""Cores: how many threads a call may use, and how many its work repays."""
+"""Cores: how many threads a call may use, how many its work repays, and how many other calls leave it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastbp.arguments import whole
 
-__all__ = ["available_cores", "get_num_threads", "n_workers_for", "set_num_threads"]
+__all__ = ["Call", "available_cores", "get_num_threads", "n_workers_for", "set_num_threads", "share_of"]
 
 # Multiply-adds of a mini-batch that repay one more thread: two barriers, and the weights' way from core to core.
 WORK_PER_THREAD = 1_000_000
@@ -115,3 +115,31 @@ def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THR
         return n_threads
     repaid = int(work // repays)
     return min(get_num_threads(), repaid) if repaid > 1 else 1
+
+
+class Call:
+    """A call while it computes: with it those in other Python threads share the cores.
+
+    >>> with Call():
+    ...     share_of(64) <= 64
+    True
+    """
+
+    def __enter__(self) -> Call:
+        _calls.add(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _calls.discard(self)
+
+
+_calls: set[Call] = set()  # those that compute at present; one operation on it is atomic
+if hasattr(os, "register_at_fork"):  # the child has none of the other threads
+    os.register_at_fork(after_in_child=_calls.clear)
+
+
+def share_of(n_workers: int) -> int:
+    """Return how many of the threads that a call would take alone the other calls of this moment leave it."""
+    if n_workers == 1 or len(_calls) <= 1:
+        return n_workers
+    return max(1, min(n_workers, max(available_cores(), get_num_threads()) // max(1, len(_calls))))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, n_workers_for
+from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, row_stride
 from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
@@ -125,9 +125,12 @@ class Run:
     classify : bool
         Count the samples that are classified rightly.
     n_threads : int or None
+        None takes what the work repays, and less while other calls compute.
 
     Attributes
     ----------
+    n_workers : int
+        The most threads that compute.
     report : float64 array (mini-batches, 2)
         Summed cost and hits of each mini-batch of the last call that was completed.
     """
@@ -154,6 +157,7 @@ class Run:
         self.n_slots = 1 if update is None else UPDATES[update].slots
         self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
+        self._shares = n_threads is None
         zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
         slots = list(state) or [zero] * self.n_slots
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
@@ -211,15 +215,16 @@ class Run:
 
         A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
         its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
-        are then those after the last mini-batch that was completed, `steps` counts it, and
-        `report` has its row.
+        are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
         task = self._train(order, starts, steps, self.report)
-        if self.n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
-            task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
-            return self.report
-        _, error = run_team(task, self.n_workers)
+        with Call():
+            n_workers = share_of(self.n_workers) if self._shares else self.n_workers
+            if n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
+                task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+                return self.report
+            _, error = run_team(task, n_workers)
         if error is not None:
             raise error
         return self.report
@@ -248,9 +253,10 @@ class Run:
             array[:] = kept
 
     def is_finite(self) -> bool:
-        """Whether all parameters and the optimizer's state are finite."""
+        """Whether all parameters and the optimizer's state are finite; needs no memory, of which there may be none."""
         slots = (self.parameters.weights, self.parameters.slot_1, self.parameters.slot_2)[: 1 + self.n_slots]
-        return all(bool(np.isfinite(slot).all()) for slot in slots)
+        with np.errstate(invalid="ignore"):  # NaN is the smallest and the largest of what it is among
+            return all(bool(np.isfinite(slot.min()) and np.isfinite(slot.max())) for slot in slots)
 
 
 def evaluate(
@@ -282,13 +288,28 @@ def evaluate(
     float64 array (n, 2)
         Cost and hit of each sample; empty without y.
     """
+    with Call():
+        return _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
+
+
+def _evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    X: Floats,
+    y: NDArray[Any] | None,
+    classify: bool,
+    wanted: dict[int, Floats],
+    n_threads: int | None,
+) -> NDArray[np.float64]:
     layout = layout_of(architecture)
     n = len(X)
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
     work = n * multiply_adds(architecture, X, training=False)
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
+    if n_threads is None:
+        n_workers = share_of(n_workers)
     layers, buffers = workspace(layout, rows * n_workers, n_workers)
-    for l, array in (wanted or {}).items():
+    for l, array in wanted.items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)
     report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))

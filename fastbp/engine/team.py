@@ -6,6 +6,8 @@ would fight for. The caller only waits, so that Ctrl-C works while they compute.
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,12 +19,22 @@ from numpy.typing import NDArray
 from fastbp.engine.memory import aligned_zeros
 from fastbp.kernels.threads import ABORT, TEAM_WORDS
 
+if sys.platform == "linux":
+    import resource
+
 __all__ = ["Task", "run_team"]
 
 # (the team's words, this worker, how many workers) -> how much it completed
 Task = Callable[[NDArray[Any], int, int], int]
 _GLANCE = 0.01  # seconds between two looks for an interrupt
 _PATIENCE = 5.0  # seconds for a thread whose start was interrupted, to show itself
+_FIRST_FRAMES = 4 << 20  # bytes that Python needs to begin a thread, by far: an arena of small objects, a stack's chunk
+_USUAL_STACK = 8 << 20
+
+
+# The threads of calls before, which the next worker frees: Python does that with a callback, and if that came in the
+# main thread, a Ctrl-C at that moment would be printed and forgotten.
+_ended: list[_Worker] = []
 
 
 class _Worker(threading.Thread):
@@ -33,18 +45,35 @@ class _Worker(threading.Thread):
         self._arguments = task, words, worker, n_workers
         self.completed = 0
         self.error: BaseException | None = None
-        # waited for instead of join, which in Python 3.11 and 3.12 takes a thread for ended when it is interrupted
-        self.finished = threading.Event()
+        # waited for instead of join, which in Python 3.11 and 3.12 takes a thread for ended when it is interrupted; and
+        # instead of an Event, which needs memory to wait and to be set
+        self._at_work = threading.Lock()
+        self._at_work.acquire()
 
     def run(self) -> None:
         task, words, worker, n_workers = self._arguments
+        del self._arguments  # the buffers go with this frame
+        _ended.clear()
         try:
             self.completed = task(words, worker, n_workers)
         except BaseException as error:
             self.error = error
             words[ABORT] = 1
         finally:
-            self.finished.set()
+            self._at_work.release()
+
+    def has_finished(self, timeout: float) -> bool:
+        """Wait; whether it has finished, or has died before it began because there was no memory."""
+        if self._at_work.acquire(timeout=timeout):
+            self._at_work.release()
+            return True
+        if self.ident in sys._current_frames():
+            return False
+        if self._at_work.acquire(blocking=False):
+            self._at_work.release()
+        elif self.error is None:
+            self.error = MemoryError("a thread could not begin")
+        return True
 
 
 def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
@@ -53,8 +82,8 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
     Parameters
     ----------
     task : callable
-        Called in each thread with (words, worker, n_workers); the kernels it calls meet at barriers on `words`, and end
-        early when the words' ABORT is set.
+        Called in each thread with (words, worker, n_workers); the kernels it calls gather on `words` before they do
+        anything that cannot be done twice, meet at barriers there, and end early when the words' ABORT is set.
     n_workers : int
         If the system refuses to start so many, one does the work, at the worst the caller itself.
 
@@ -64,28 +93,51 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
         What the task returned, the same in all threads; less than asked for after an interrupt or an error.
     error : BaseException or None
         What a thread raised, or what interrupted the caller. No thread is left then.
+
+    Raises
+    ------
+    MemoryError
+        There is none even for the little that a team needs; the task was not called.
     """
     words = aligned_zeros(TEAM_WORDS, np.int64)
     workers = [_Worker(task, words, worker, n_workers) for worker in range(n_workers)]
     error: BaseException | None = None
     try:
         for worker in workers:
+            _check_room()
             worker.start()
         for worker in workers:
-            while not worker.finished.wait(_GLANCE):  # a signal may have reached another thread than this
-                pass
+            while not worker.has_finished(_GLANCE):  # a signal may have reached another thread than this
+                if any(other.error is not None for other in workers):  # had no memory to say so
+                    words[ABORT] = 1
         for worker in workers:
             worker.join()
     except BaseException as interruption:
-        error = interruption
         words[ABORT] = 1
+        error = interruption.with_traceback(None)  # its frames would keep the threads
         _join(workers)
-        if isinstance(interruption, RuntimeError | MemoryError):  # the system refused a thread
+        refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering
+        if refused and isinstance(interruption, RuntimeError | MemoryError):
             if n_workers > 1:
                 return run_team(task, 1)
             return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
     raised = [worker.error for worker in workers if worker.error is not None]
+    _ended.extend(worker for worker in workers if worker.error is None)
     return min(worker.completed for worker in workers), error or (raised[0] if raised else None)
+
+
+def _check_room() -> None:
+    """Raise MemoryError where a thread's stack would fit but not what Python needs to begin it.
+
+    Python would wait for ever for such a thread to say that it has started.
+    """
+    if sys.platform == "linux":  # others do not limit the address space
+        limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
+        stack = threading.stack_size() or (_USUAL_STACK if limit == resource.RLIM_INFINITY else limit)
+        try:
+            mmap.mmap(-1, stack + _FIRST_FRAMES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except OSError:
+            raise MemoryError("no room for another thread") from None
 
 
 def _join(workers: list[_Worker]) -> None:
@@ -95,7 +147,8 @@ def _join(workers: list[_Worker]) -> None:
         while True:
             try:
                 if worker.ident is not None:
-                    worker.finished.wait()
+                    while not worker.has_finished(_GLANCE):
+                        pass
                     worker.join()
                 elif worker in threading.enumerate() and time.monotonic() < deadline:
                     time.sleep(0.001)

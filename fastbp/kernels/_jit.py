@@ -33,6 +33,7 @@ from typing import Any, TypeVar
 import llvmlite
 import numba
 import numpy as np
+import numpy.ma  # by Numba at the first call: too late, a fork meanwhile would leave the child a half-made module
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -39,8 +39,9 @@ def binary_cross_entropy(z, a, prime, y, n):
 
 @jit
 def categorical_cross_entropy(z, a, prime, y, n):
-    """C = -sum_j y_j log a_j, delta_j = a_j - y_j; z holds log a, the y_j sum to 1."""
-    return -(y * z), a - y
+    """C = -sum_j y_j log a_j over the y_j other than 0, delta_j = a_j - y_j; z holds log a, the y_j sum to 1."""
+    # log a_j may be beyond the dtype, and 0 times infinity is no number
+    return where(y != 0.0, -(y * z), 0.0), a - y
 
 
 @jit

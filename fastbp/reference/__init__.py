@@ -1,8 +1,9 @@
 """The reference: the equations of backpropagation in plain NumPy, the textbook and the oracle for the compiled engine.
 
 `functions` holds the activations and losses, `component` the equations for one sample at a time (the specification),
-`matrix` the same for a mini-batch at once, `training` the optimizers and the loop. Nothing here is compiled, and
-nothing of it is needed to use fastbp: it is there to be read and to be compared with.
+`matrix` the same for a mini-batch at once, `training` the optimizers and the loop, `epochs` schedules, early stopping
+and L-BFGS. Nothing here is compiled, and nothing of it is needed to use fastbp: it is there to be read and to be
+compared with.
 
 Examples
 --------
@@ -15,7 +16,7 @@ Examples
 True
 """
 
-from fastbp.reference import component, matrix
+from fastbp.reference import component, epochs, matrix
 from fastbp.reference.functions import ACTIVATIONS, LOSSES, Activation, Loss, one_hot
 from fastbp.reference.training import UPDATES, Optimizer, Update, minibatches, train
 
@@ -28,6 +29,7 @@ __all__ = [
     "Optimizer",
     "Update",
     "component",
+    "epochs",
     "matrix",
     "minibatches",
     "one_hot",

@@ -75,7 +75,8 @@ def _sigmoid(z: Array) -> Array:
 
 def _softmax(z: Array) -> Array:
     """a_j = exp(z_j) / sum_k exp(z_k); the largest z is taken off first, which changes nothing but the overflow."""
-    a: Array = z - z.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # a z_j that is less by more than the dtype can hold: exp(-inf) is its 0
+        a: Array = z - z.max(axis=-1, keepdims=True)
     np.exp(a, out=a)
     a /= a.sum(axis=-1, keepdims=True)
     return a
@@ -170,14 +171,16 @@ def _check_no_exp(output: str) -> None:
 def _cross_entropy(z: Array, a: Array, y: Array, output: str) -> Array:
     """C_x = -sum_j y_j ln a_j (softmax) or -sum_j y_j ln a_j + (1 - y_j) ln(1 - a_j) (sigmoid), from z.
 
-    softmax: -ln a_j = logsumexp(z) - z_j, whatever is taken off all z.
+    softmax: -ln a_j = logsumexp(z) - z_j, whatever is taken off all z; it counts where y_j is other than 0, as it may
+    be infinite elsewhere.
     sigmoid: the term is softplus(z_j) - y_j z_j, with softplus(z) = max(z, 0) + ln(1 + exp(-|z|)).
     """
     z = z.astype(np.float64)
     if output == "softmax":
-        z -= z.max(axis=-1, keepdims=True)
+        with np.errstate(over="ignore"):
+            z -= z.max(axis=-1, keepdims=True)
         logsumexp = np.log(np.exp(z).sum(axis=-1, keepdims=True))
-        terms = y * (logsumexp - z)
+        terms = np.multiply(y, logsumexp - z, where=y != 0, out=np.zeros_like(z))
     elif output == "sigmoid":
         terms = np.maximum(z, 0) - y * z + np.log1p(np.exp(-np.abs(z)))
     else:

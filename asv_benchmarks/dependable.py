@@ -1,0 +1,158 @@
+"""Dependable: what the promises cost in time, each measured beside its goal.
+
+Usage: python asv_benchmarks/dependable.py [--only WORD ...] [--json FILE]
+
+For a quiet machine: a share of a busy one is not fair. Exits with 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+
+from fastbp import Network
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One promise, as measured; `goal` is the largest value that keeps it."""
+
+    claim: str
+    measured: float
+    goal: float
+    unit: str
+    remark: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the goal is reached."""
+        return self.measured <= self.goal
+
+
+Measurement = Callable[[], Iterator[Claim]]
+MEASUREMENTS: dict[str, Measurement] = {}
+
+
+def measurement(function: Measurement) -> Measurement:
+    """Put a function that yields claims into the table, under its name."""
+    MEASUREMENTS[function.__name__] = function
+    return function
+
+
+@measurement
+def interrupts() -> Iterator[Claim]:
+    """Latency from SIGINT to the KeyboardInterrupt that leaves `fit`, at random moments."""
+    rng, X, y = np.random.default_rng(0), *mnist_like(20_000)
+    for sizes, batch_size in [([784, 30, 10], 10), ([784, 512, 512, 10], 128)]:
+        seconds = []
+        for _ in range(200):
+            network = Network(sizes, output="softmax", seed=0)
+            sent, delay = [], rng.uniform(0, 0.15)
+
+            def send(sent: list[float] = sent, delay: float = delay) -> None:
+                time.sleep(delay)
+                sent.append(time.perf_counter())
+                signal.raise_signal(signal.SIGINT)
+
+            sender = threading.Thread(target=send)
+            try:
+                sender.start()
+                network.fit(X, y, epochs=10**6, batch_size=batch_size, verbose=False)
+            except KeyboardInterrupt:
+                seconds.append(time.perf_counter() - sent[0])
+            sender.join()
+        worst = f"the longest of {len(seconds)}: {1e3 * max(seconds):.1f} ms"
+        what = f"Ctrl-C in a fit of {'-'.join(map(str, sizes))}, 99 of 100 within"
+        yield Claim(what, 1e3 * float(np.quantile(seconds, 0.99, method="higher")), 100, "ms", worst)
+
+
+@measurement
+def first_fits() -> Iterator[Claim]:
+    """Time of a process that imports fastbp and fits for the first time: without a cache, and with one."""
+    program = """
+        import sys, time
+        begin = time.perf_counter()
+        import numpy as np, fastbp
+        imported = time.perf_counter()
+        X, y = np.zeros((100, 20), sys.argv[1]), np.arange(100) % 3
+        fastbp.Network([20, 10, 3], output="softmax", dtype=sys.argv[1], seed=0).fit(X, y, verbose=False)
+        print(imported - begin, time.perf_counter() - begin)
+        """
+    for dtype in "float32", "float64":
+        with tempfile.TemporaryDirectory() as folder:
+            env = os.environ | {"FASTBP_CACHE_DIR": folder}
+            command = [sys.executable, "-c", dedent(program), dtype]
+
+            def run(env: dict[str, str] = env, command: list[str] = command) -> tuple[float, float]:
+                done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+                imported, total = map(float, done.stdout.split())
+                return imported, total
+
+            imported, total = run()
+            yield Claim(f"first fit on this machine, {dtype}, cold", total - imported, 15, "s")
+            totals = sorted(run()[1] for _ in range(7))
+            yield Claim(f"import and first fit from the cache, {dtype}", totals[3], 1.5, "s", "the median of 7")
+
+
+@measurement
+def denormals() -> Iterator[Claim]:
+    """Ratio of the time of an epoch on subnormal numbers to that on ordinary ones."""
+    for dtype, factor in ("float32", 1e-41), ("float64", 1e-311):
+        X, y = mnist_like(5000, dtype)
+        start = Network([784, 100, 10], hidden="relu", output="softmax", dtype=dtype, seed=0)
+        small = [(w * factor, b) for w, b in zip(start.weights, start.biases, strict=True)]
+        usual = list(zip(start.weights, start.biases, strict=True))
+        works = {"ordinary": (X, usual), "data": (X * X.dtype.type(factor), usual), "weights": (X, small)}
+        best = dict.fromkeys(works, float("inf"))
+        for _ in range(9):
+            for name, (rows, init) in works.items():
+                network = Network([784, 100, 10], hidden="relu", output="softmax", dtype=dtype, init=init)
+                begin = time.perf_counter()
+                network.fit(rows, y, batch_size=100, verbose=False)
+                best[name] = min(best[name], time.perf_counter() - begin)
+        for name in "data", "weights":
+            yield Claim(
+                f"training with subnormal {name}, {dtype}: times slower", best[name] / best["ordinary"], 1.5, ""
+            )
+
+
+def mnist_like(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """Return n rows of 784 numbers, a fifth of them other than 0, and their labels."""
+    rng = np.random.default_rng(0)
+    return (rng.random((n, 784)) * (rng.random((n, 784)) < 0.2)).astype(dtype), rng.integers(10, size=n)
+
+
+def main() -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help="those whose name holds a word")
+    parser.add_argument("--json", type=Path, help="where to write the figures, too")
+    options = parser.parse_args()
+    chosen = [name for name in MEASUREMENTS if any(word in name for word in options.only)]
+    print(f"{'claim':72}  {'measured':>9}  {'goal':>7}")
+    claims = []
+    for name in chosen:
+        for claim in MEASUREMENTS[name]():
+            figures = f"{claim.measured:9.3g}  {claim.goal:7.3g} {claim.unit:3}"
+            print(f"{claim.claim:72}  {figures}  {'' if claim.kept else 'MISSED'}  {claim.remark}".rstrip(), flush=True)
+            claims.append(claim)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(claim) | {"kept": claim.kept} for claim in claims], indent=1))
+    return 0 if all(claim.kept for claim in claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

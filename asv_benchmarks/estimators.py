@@ -1,0 +1,126 @@
+"""Estimators: the times and the memory of fastbp.sklearn beside scikit-learn's, in one run on the same work.
+
+Usage: python asv_benchmarks/estimators.py [--only 10-16-1 ...] [--dtype float32 float64] [--rounds 5] [--json FILE]
+
+Settings and the check that both do the same are those of the asv benchmarks. Rounds are interleaved; the best counts.
+The floor is how many times as fast fastbp shall be at the least; of memory, that it shall take no more. Each figure of
+memory is of a process of its own, which has fitted once before. Exits with 1 when a floor is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.estimators import (
+    DTYPES,
+    FITS,
+    IMPLEMENTATIONS,
+    PREDICT_FLOOR,
+    PREDICTIONS,
+    ROWS,
+    assert_equal_fits,
+    assert_equal_predictions,
+    fitting,
+    predicting,
+    rise_of_memory,
+)
+
+import fastbp
+
+LEAST_SECONDS = 0.05  # a measurement takes at least so long
+
+
+def best_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Return the best seconds of each call; they take turns."""
+    repeats, best = {}, dict.fromkeys(calls, float("inf"))
+    for name, call in calls.items():
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, int(LEAST_SECONDS / (time.perf_counter() - start)) + 1)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            best[name] = min(best[name], (time.perf_counter() - start) / repeats[name])
+    return best
+
+
+def timed(only: list[str], dtypes: list[str], rounds: int) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Yield what is timed, its floor, and the seconds of both."""
+    for name, setting in FITS.items():
+        for dtype in dtypes if chosen(name, only) else []:
+            assert_equal_fits(setting, dtype)
+            calls = {each: fitting(setting, each, dtype) for each in IMPLEMENTATIONS}
+            yield f"fit, {name}, {dtype}", setting.floor, best_times(calls, rounds)
+            for method in PREDICTIONS.get(name, ()):
+                for rows, floor in (ROWS, PREDICT_FLOOR), (1, 0):
+                    asked = {each: predicting(setting, each, dtype, method, rows) for each in IMPLEMENTATIONS}
+                    assert_equal_predictions(asked["fastbp"](), asked["sklearn"]())
+                    yield f"{method} of {rows}, {name}, {dtype}", floor, best_times(asked, rounds)
+
+
+def memory(name: str, dtype: str) -> dict[str, float]:
+    """Return the megabytes by which a second fit lets a process grow."""
+    rises = {}
+    for implementation in IMPLEMENTATIONS:
+        command = [sys.executable, __file__, "--rise", implementation, name, dtype]
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout
+        rises[implementation] = int(output) / 1e6
+    return rises
+
+
+def chosen(name: str, only: list[str]) -> bool:
+    """Whether a setting is asked for."""
+    return not only or any(part in name for part in only)
+
+
+def main() -> int:
+    """Measure and print a table; return how many floors were not kept, as an exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", default=[], help="settings whose names contain one of these")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--rise", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rise:
+        implementation, name, dtype = options.rise
+        fit = fitting(FITS[name], implementation, dtype)
+        fit()
+        print(rise_of_memory(fit))
+        return 0
+    print(f"{platform.machine()}, {fastbp.get_num_threads()} cores; seconds, the best of {options.rounds} turns")
+    print(f"{'':62} {'fastbp':>10} {'sklearn':>10} {'times':>6} {'floor':>6}")
+    results: dict[str, dict[str, float]] = {}
+    missed = 0
+    for name, floor, best in timed(options.only, options.dtype, options.rounds):
+        ratio = best["sklearn"] / best["fastbp"]
+        missed += ratio < floor
+        results[name] = {**best, "ratio": ratio, "floor": floor}
+        verdict = "" if ratio >= floor else "  MISSED"
+        shown = floor or ""
+        print(f"{name:62} {best['fastbp']:10.5f} {best['sklearn']:10.5f} {ratio:6.1f} {shown:>6}{verdict}", flush=True)
+    print("\nMB by which a second fit lets the process grow")
+    for name, setting in FITS.items():
+        for dtype in options.dtype if setting.n > 100 and chosen(name, options.only) else []:
+            rises = memory(name, dtype)
+            missed += rises["fastbp"] > rises["sklearn"]
+            results[f"memory, {name}, {dtype}"] = rises
+            verdict = "" if rises["fastbp"] <= rises["sklearn"] else "  MISSED"
+            print(f"{name + ', ' + dtype:62} {rises['fastbp']:10.2f} {rises['sklearn']:10.2f}{verdict}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2))
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Interrupts: Ctrl-C at any moment ends a call within one mini-batch, and leaves whole what it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from cases import Cases
+
+WATCHDOG = 120  # seconds
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
+
+INTERRUPTED = """
+    import json, os, signal, sys, threading, time, traceback
+    import numpy as np
+    import fastbp
+
+    X = np.random.default_rng(0).random((4000, 64), np.float32)
+    y = np.arange(4000) % 10
+    batch_size, main = 10, threading.main_thread().ident
+
+    def make(sizes=(64, 40, 10), dtype="float32"):
+        return fastbp.Network(sizes, hidden="tanh", output="softmax", seed=1, dtype=dtype)
+
+    class Interrupt:
+        '''A SIGINT, and perhaps another, some time after the beginning of a block, which it ends.'''
+
+        def __init__(self, after, again=None, to_any_thread=False):
+            self.after, self.again = after, again
+            self.send = (
+                (lambda: os.kill(os.getpid(), signal.SIGINT)) if to_any_thread
+                else (lambda: signal.pthread_kill(main, signal.SIGINT))
+            )
+
+        def sender(self):
+            self.started.wait()
+            time.sleep(self.after)
+            self.send()
+            if self.again is not None:
+                time.sleep(self.again)
+                self.send()
+
+        def end(self, function):
+            '''Whether the function was interrupted; all threads but this one have ended.'''
+            self.started = threading.Event()
+            thread = threading.Thread(target=self.sender)
+            thread.start()
+            interrupted = False
+            while True:
+                try:
+                    if not self.started.is_set():
+                        self.started.set()
+                        function()
+                    thread.join()
+                    while thread.is_alive():
+                        time.sleep(1e-4)
+                    break
+                except KeyboardInterrupt:
+                    interrupted = True
+            assert threading.active_count() == 1, threading.enumerate()
+            return interrupted
+
+    train = dict(batch_size=batch_size, optimizer=fastbp.SGD(0.01), shuffle=False)
+    make().fit(X, y, epochs=1, verbose=False, **train)  # compiles
+"""
+
+
+def run(code: str, folder: Path) -> Any:
+    """Run Python code in a process that may be interrupted, and return what it printed; warnings are errors there."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", dedent(INTERRUPTED) + dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+FITS = """
+    from fastbp.engine import team
+    from fastbp.kernels.layers import SLAB
+    from fastbp.kernels.threads import ABORT, GENERATION
+
+    class Words(np.ndarray):
+        '''The words of a team, which note how many barriers it had passed when it was aborted.'''
+
+        def __setitem__(self, place, value):
+            super().__setitem__(place, value)
+            if place == ABORT:
+                aborted_at.append(passed(self))
+
+    def passed(words):
+        generation = int(words[GENERATION])
+        return generation if generation >= 0 else -generation - 1  # closed
+
+    def words_of(n, dtype, zeros=team.aligned_zeros):
+        made.append(zeros(n, dtype).view(Words))
+        return made[-1]
+
+    team.aligned_zeros = words_of
+    original = team.run_team
+    fastbp.engine.run.run_team = lambda task, n: original(lambda words, *who: task(np.asarray(words), *who), n)
+
+    def digest(network):
+        return b"".join(array.tobytes() for array in (*network.weights, *network.biases))
+
+    def check(i, rng):
+        global made, aborted_at
+        made, aborted_at = [], []
+        sizes = [(64, 40, 10), (64, 10), (64, 3, 5, 10), (64, 150, 10)][i % 4]
+        n = int(rng.integers(1, 4000))
+        batch_size = int(rng.choice([1, 7, 10, 64, 256, 4000], p=[0.1, 0.2, 0.2, 0.2, 0.2, 0.1]))
+        n_threads, shuffle = [1, 2, 5][i % 3], bool(i % 2)
+        optimizer = [fastbp.SGD(0.01), fastbp.Adam(1e-3), fastbp.SGD(0.01, 0.9)][i // 3 % 3]
+        rows, classes = X[:n], y[:n]
+        options = dict(batch_size=batch_size, optimizer=optimizer)
+        after = rng.uniform(0, 4e-3) if rng.random() < 0.4 else rng.uniform(0, 60e-3)
+        network = make(sizes)
+        begin = lambda: network.fit(
+            rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False, **options
+        )
+        assert Interrupt(after, to_any_thread=i % 5 == 0).end(begin), "it was not interrupted"
+        teams, aborts = made[:], aborted_at[:]
+
+        steps = network._optimizer.step if network._optimizer else 0
+        per_epoch = -(-n // batch_size)
+        epochs, rest = divmod(steps, per_epoch)
+        other = make(sizes)
+        other.fit(rows, classes, epochs=epochs, shuffle=shuffle, n_threads=1, verbose=False, **options)
+        order = other._rng.permutation(n) if shuffle else np.arange(n)
+        if rest:
+            first = order[:rest * batch_size]
+            other.partial_fit(rows[first], classes[first], shuffle=False, n_threads=1, **options)
+        assert digest(network) == digest(other), f"not the bits of {steps} mini-batches"
+        assert network.predict(rows).tobytes() == other.predict(rows).tobytes()
+
+        if aborts:  # else it came before or after all mini-batches
+            slabs = -(-min(batch_size, n) // SLAB)
+            before = (sum(map(passed, teams[:-1])) + aborts[0]) // (2 * slabs)
+            assert before <= steps <= before + 1, f"{before} mini-batches at the abort, {steps} at the end"
+
+        for one in network, other:
+            one.partial_fit(rows[::-1], classes[::-1], shuffle=False, n_threads=n_threads, **options)
+        assert digest(network) == digest(other), "the optimizer does not go on"
+        return bool(aborts) and steps > 0
+
+    rng = np.random.default_rng(3)
+    tried = held = midst = 0
+    failures = []
+    for i in range(200):
+        tried += 1
+        try:
+            midst += check(i, rng)
+            held += 1
+        except Exception as error:
+            failures.append(f"fit {i}: {traceback.format_exc()}")
+    print(json.dumps([tried, held, midst, failures[:3]]))
+"""
+
+
+@pytest.mark.hazard("interrupt", "SIGINT at random moments of fits: within a mini-batch, to the bit")
+def test_interrupted_fits(cases: Cases, tmp_path: Path) -> None:
+    """The weights are those of a completed mini-batch, no thread is left, and the network trains on as if none was."""
+    tried, held, in_the_midst, failures = run(FITS, tmp_path)
+    cases.count(tried, held, "\n".join(failures))
+    assert in_the_midst >= tried / 4
+
+
+@pytest.mark.hazard("interrupt", "a second SIGINT while the first is dealt with")
+def test_two_interrupts(cases: Cases, tmp_path: Path) -> None:
+    """No thread is left, and the network trains on."""
+    code = """
+        held = 0
+        for again in (0.0, 0.0001, 0.001, 0.01) * 3:
+            network = make()
+            begin = lambda: network.fit(X, y, epochs=1_000_000, n_threads=3, verbose=False, **train)
+            assert Interrupt(0.05, again).end(begin)
+            assert all(np.isfinite(w).all() for w in network.weights)
+            network.fit(X, y, epochs=1, n_threads=3, verbose=False, **train)
+            held += 1
+        print(json.dumps(held))
+    """
+    cases.count(12, run(code, tmp_path))
+
+
+@pytest.mark.hazard("interrupt", "SIGINT in a long predict")
+def test_an_interrupted_predict(cases: Cases, tmp_path: Path) -> None:
+    code = """
+        network = fastbp.Network([64, 3000, 3000, 10], hidden="relu", seed=1)
+        wanted = network.predict(X[:10])
+        many = np.tile(X, (10, 1))
+        held = 0
+        for n_threads in 1, 2:
+            assert Interrupt(0.05).end(lambda: network.predict(many, n_threads=n_threads))
+            assert (network.predict(X[:10]) == wanted).all()
+            held += 1
+        print(json.dumps(held))
+    """
+    cases.count(2, run(code, tmp_path))
+
+
+@pytest.mark.hazard("interrupt", "none is lost in a callback that frees a thread")
+def test_the_main_thread_frees_no_thread(cases: Cases, tmp_path: Path) -> None:
+    """Python frees a Thread with the help of a callback, and prints and forgets what is raised in one."""
+    code = """
+        import gc, weakref
+        from fastbp.engine import team
+
+        freed, kept = [], []
+
+        class Watched(team._Worker):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                kept.append(weakref.ref(self, lambda _: freed.append(threading.current_thread() is not main_thread)))
+
+        main_thread, team._Worker = threading.main_thread(), Watched
+        for i in range(20):
+            network = make()
+            begin = lambda: network.fit(X, y, epochs=1_000_000, n_threads=3, verbose=False, **train)
+            if i % 2:
+                assert Interrupt(0.02).end(begin)
+            network.fit(X, y, epochs=2, n_threads=2, verbose=False, **train)
+            gc.collect()
+        print(json.dumps([len(kept), len(freed), sum(freed)]))
+    """
+    made, freed, elsewhere = run(code, tmp_path)
+    assert freed >= made - 3, "all but the last team, which waits for the next"
+    cases.count(freed, elsewhere)
+
+
+@pytest.mark.hazard("denormals", "the mode after an interrupt, of NumPy and of compiled code")
+def test_the_mode_after_an_interrupt(cases: Cases, tmp_path: Path) -> None:
+    """Also where no thread can be started, and the caller computes itself."""
+    code = """
+        import numba
+
+        @numba.njit
+        def compiled(x, factor):
+            return x * factor
+
+        def subnormals_count():
+            tiny = [np.float32(1e-40), np.float64(1e-310)]
+            one_by_one = [compiled(x, type(x)(0.5)) != 0 for x in tiny]
+            many = [bool((np.full(64, x) * type(x)(0.5) != 0).all()) for x in tiny]
+            return all(one_by_one) and all(many)
+
+        assert subnormals_count()
+        start, held = threading.Thread.start, 0
+
+        def refuse(thread):
+            if thread.name.startswith("fastbp-"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        for i in range(20):
+            threading.Thread.start = refuse if i % 2 else start
+            network = make()
+            begin = lambda: network.fit(X, y, epochs=1_000_000, n_threads=1 + i % 3, verbose=False, **train)
+            assert Interrupt(0.02).end(begin)
+            held += subnormals_count()
+        print(json.dumps(held))
+    """
+    cases.count(20, run(code, tmp_path))
