@@ -34,6 +34,12 @@ class SparseRows:
     def __len__(self) -> int:
         return len(self.begins) - 1
 
+    def __getitem__(self, rows: NDArray[np.int64]) -> SparseRows:
+        counts = np.diff(self.begins)[rows]
+        begins = np.append(0, np.cumsum(counts))
+        places = np.repeat(self.begins[rows] - begins[:-1], counts) + np.arange(begins[-1])
+        return SparseRows(self.values[places], self.k[places], begins, self.n_in)
+
     @property
     def itemsize(self) -> int:
         """Bytes of a value."""

@@ -67,7 +67,7 @@ class Objective:
         sample_weight: NDArray[np.float64] | None,
         alpha: float,
     ) -> None:
-        n = X.shape[0]
+        n = len(X)
         weights, biases = [], []
         for n_in, n_out in pairwise(architecture.sizes):
             weights.append(np.zeros((n_out, n_in)))

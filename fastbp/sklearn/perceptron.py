@@ -33,7 +33,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fastbp.architecture import Architecture
 from fastbp.engine.run import Run, evaluate, layout_of
 from fastbp.history import History, TrainingState
-from fastbp.inputs import read_only
+from fastbp.inputs import read_only, source
 from fastbp.kernels.layers import Parameters
 from fastbp.lbfgs import minimize
 from fastbp.sklearn.descent import Descent, Holdout, Improvement
@@ -268,7 +268,7 @@ class Perceptron(BaseEstimator):
         samples, holdout = np.arange(problem.X.shape[0]), None
         if self.early_stopping:
             samples, held_out = self._split(problem)
-            holdout = self._holdout(X, y, problem.sample_weight, held_out)
+            holdout = self._holdout(problem, y, architecture.dtype, held_out)
         batch_size = self._batch_size(len(samples))
         run = Run(
             architecture, weights, biases, X, y,
@@ -341,10 +341,10 @@ class Perceptron(BaseEstimator):
         self._held_out = n, self.validation_fraction, held_out
         return training, held_out
 
-    def _holdout(self, X: Any, y: NDArray[Any], sample_weight: Any, rows: NDArray[np.int64]) -> Holdout:
-        X_held, y_held = _laid_out(X[rows], X.dtype), y[rows]
-        weights = None if sample_weight is None else sample_weight[rows]
-        outputs = np.empty((len(rows), self.n_outputs_), X.dtype)
+    def _holdout(self, problem: Problem, y: NDArray[Any], dtype: Any, rows: NDArray[np.int64]) -> Holdout:
+        X_held, y_held = _laid_out(problem.X[rows], dtype), y[rows]
+        weights = None if problem.sample_weight is None else problem.sample_weight[rows]
+        outputs = np.empty((len(rows), self.n_outputs_), dtype)
 
         def score(run: Run) -> float:
             evaluate(run.architecture, run.parameters, X_held, wanted={len(run.architecture.sizes) - 2: outputs})
@@ -451,7 +451,7 @@ class Perceptron(BaseEstimator):
         if X.shape[1] != architecture.n_in:
             raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {architecture.n_in} rows")
         rows = _laid_out(X, architecture.dtype)
-        outputs = np.empty((rows.shape[0], architecture.n_out), architecture.dtype)
+        outputs = np.empty((X.shape[0], architecture.n_out), architecture.dtype)
         nothing = np.zeros(0, architecture.dtype)
         packed = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
         evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs})
@@ -506,9 +506,9 @@ def _or_else(value: float | None, otherwise: float) -> float:
 
 
 def _laid_out(X: Any, dtype: Any) -> Any:
-    """Return X as the engine reads it, in place where it lies so."""
+    """Return X, validated, as the engine reads it: in place where it lies so, and sparse as compressed rows."""
     if scipy.sparse.issparse(X):
-        X = X.toarray()
+        return source(X, X.shape[1], dtype)
     return read_only(np.require(X, dtype, ["C", "A"]), dtype)
 
 
