@@ -36,6 +36,7 @@ from benchmarks.estimators import (
 import fastbp
 
 LEAST_SECONDS = 0.05  # a measurement takes at least so long
+UNSEEN = 1.0  # megabytes that say nothing: the stacks of threads, pages that the allocator happened to give back
 
 
 def best_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -113,9 +114,9 @@ def main() -> int:
     for name, setting in FITS.items():
         for dtype in options.dtype if setting.n > 100 and chosen(name, options.only) else []:
             rises = memory(name, dtype)
-            missed += rises["fastbp"] > rises["sklearn"]
+            missed += rises["fastbp"] > rises["sklearn"] + UNSEEN
             results[f"memory, {name}, {dtype}"] = rises
-            verdict = "" if rises["fastbp"] <= rises["sklearn"] else "  MISSED"
+            verdict = "" if rises["fastbp"] <= rises["sklearn"] + UNSEEN else "  MISSED"
             print(f"{name + ', ' + dtype:62} {rises['fastbp']:10.2f} {rises['sklearn']:10.2f}{verdict}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))

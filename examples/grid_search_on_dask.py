@@ -69,8 +69,8 @@ def search_on_cluster(X, y):
 # %%
 # Here and there
 # --------------
-# The same numbers come out, to the bit. The workers start as new processes that import this file, hence the guard at its
-# end, as with multiprocessing.
+# The same numbers come out, to the bit. The workers start as new processes that import this file, hence the guard at
+# its end, as with multiprocessing.
 
 
 def main():
