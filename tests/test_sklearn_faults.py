@@ -9,13 +9,14 @@ import copy
 import warnings
 from typing import Any
 
-import fastbp.sklearn
 import numpy as np
 import pytest
 import sklearn
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+
+import fastbp.sklearn
 
 HAS_THE_FAULT = tuple(int(part) for part in sklearn.__version__.split(".")[:2]) == (1, 9)
 
