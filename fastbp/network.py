@@ -333,6 +333,9 @@ class Network:
         FloatingPointError
             The loss or a weight became infinite or NaN; the network, and the state of its optimizer, are as the last
             complete epoch before left them.
+        MemoryError
+            The network has the weights after the last mini-batch that was completed or, where there is no memory for
+            them either, those that others saw last.
         RuntimeError
             The network is in training already.
         ImportError
