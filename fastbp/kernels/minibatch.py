@@ -191,9 +191,10 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
     """Forward passes over the samples begin <= i < end, `rows` at a time in the workspace's rows from `base` on.
 
     Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i. An
-    abort is honoured between the rows.
+    abort is honoured between the rows. Returns how many samples' inputs may not be finite.
     """
     mode = flush_subnormals()
+    doubtful = 0
     layers, parameters, workspace = as_pointers(layers, parameters, workspace)
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     words = pointer(team)
@@ -203,7 +204,9 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
         non_zeros = non_zeros_of(samples, workspace.index, row - base)
-        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last)
+        doubtful += forward(
+            layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last
+        )  # fmt: skip
         if samples.y:
             output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
             for i in range(base, last):
@@ -215,3 +218,4 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
                 output(output_layer[ACTIVATION], z, output_layer[N_OUT])
         hand_out(layers, workspace, base, last, row)
     restore_mode(mode)
+    return doubtful
