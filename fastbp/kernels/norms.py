@@ -16,10 +16,12 @@ from fastbp.kernels.simd import fma, lanes, load, load16, outline, store, sum_la
 def square(w, rows, columns, fresh, sums):
     """sums[j] = sum_k w_jk^2 over the first rows k of a tile that lies at w, or += if not fresh."""
     outline()
+    if fresh:
+        for j in range(columns):
+            sums[j] = 0.0
     for j in range(0, columns, lanes(w)):
-        first = load(w + j)
-        total = first * first if fresh else fma(first, first, load(sums + j))
-        for k in range(1, rows):
+        total = load(sums + j)
+        for k in range(rows):
             w_k = load(w + (k * columns + j))
             total = fma(w_k, w_k, total)
         store(sums + j, total)
