@@ -113,7 +113,8 @@ def train(
             n_minibatches = len(starts) - 1
             steps = plan.steps(run.steps, n_minibatches)
             steps[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
-            steps[:, PENALTY] += plan.penalty_of_sum * steps[:, SCALE]
+            if plan.penalty_of_sum:
+                steps[:, PENALTY] += plan.penalty_of_sum * steps[:, SCALE]
             kept = run.snapshot()
             started = time.perf_counter()
             try:
@@ -126,7 +127,8 @@ def train(
             n_of_each = np.diff(starts)
             if plan.sample_weight is not None:  # means, times the number of samples
                 report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
-            report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
+            if steps[:, PENALTY].any():
+                report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
             if not (np.isfinite(report[:, COST]).all() and run.is_finite()):
                 run.restore(kept)
                 raise FloatingPointError(_explain(report, chunk, state.history))
