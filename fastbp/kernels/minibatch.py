@@ -37,7 +37,7 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
-from fastbp.kernels.simd import int32_at, load16, pointer, pointer_at, store
+from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
@@ -66,17 +66,21 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         wanted = class_of(delta, n) if samples.classify else -1
         workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
         workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
-        if samples.weight:
-            weigh(pointer_at(samples.weight, workspace.cost)[order[i] + shift], delta, n, workspace, i)
+    if samples.weight:
+        weigh(pointer_at(samples.weight, workspace.cost), order, shift, layer, workspace, begin, end)
 
 
 @jit
-def weigh(weight, delta, n, workspace, i):
-    """Let the sample of row i count as `weight` samples, in its delta, cost and hit."""
-    for j in range(0, n, 16):
-        store(delta + j, load16(delta + j) * weight)
-    workspace.cost[i] *= weight
-    workspace.hits[i] *= weight
+def weigh(weights, order, shift, layer, workspace, begin, end):
+    """Let each sample of these rows count as often as it weighs, in its delta, cost and hit."""
+    outline()
+    for i in range(begin, end):
+        weight = weights[order[i] + shift]
+        delta = workspace.delta + (layer[A] + i * layer[STRIDE])
+        for j in range(0, layer[N_OUT], 16):
+            store(delta + j, load16(delta + j) * weight)
+        workspace.cost[i] *= weight
+        workspace.hits[i] *= weight
 
 
 @jit
