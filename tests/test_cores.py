@@ -129,6 +129,11 @@ def test_who_asks_for_threads_gets_them(eight_cores):
     assert n_workers_for(5, 0) == 5
 
 
+@pytest.mark.capped
+def test_no_more_threads_than_cores() -> None:
+    assert n_workers_for(1000, 0) == available_cores()
+
+
 # Affinity and control groups
 
 

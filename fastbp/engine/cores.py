@@ -115,10 +115,18 @@ def _cgroup_quota() -> float | None:
     return min(granted) if granted else None
 
 
+def most_threads() -> int:
+    """Return how many threads can compute at the same time."""
+    return available_cores()
+
+
 def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THREAD) -> int:
-    """Return the threads for a call whose unit of work is `work` multiply-adds: those asked for, or what it repays."""
+    """Return the threads for a call whose unit of work is `work` multiply-adds: those asked for, or what it repays.
+
+    Never more than the cores: threads that wait for each other would have to take turns on one.
+    """
     if n_threads is not None:
-        return n_threads
+        return min(n_threads, most_threads())
     repaid = int(work // repays)
     return min(get_num_threads(), repaid) if repaid > 1 else 1
 

@@ -159,13 +159,8 @@ class Run:
         self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
         self._shares = n_threads is None
-<<<<<<< HEAD
         self._choice = Choice(self.n_workers, self.work)
-        zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
-        slots = list(state) or [zero] * self.n_slots
-=======
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
->>>>>>> sklearn
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
         # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
         stride = row_stride(architecture.n_in, X.itemsize)
