@@ -9,13 +9,14 @@ import copy
 import warnings
 from typing import Any
 
-import fastbp.sklearn
 import numpy as np
 import pytest
 import sklearn
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+
+import fastbp.sklearn
 
 HAS_THE_FAULT = tuple(int(part) for part in sklearn.__version__.split(".")[:2]) == (1, 9)
 
@@ -176,6 +177,23 @@ def test_the_gradient_of_several_outputs_is_that_of_the_loss() -> None:
     assert factors[0] == pytest.approx(1, rel=1e-6)
     if HAS_THE_FAULT:
         assert factors[1] == pytest.approx(3, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_loss_of_a_sure_error_is_not_clipped(dtype: Any) -> None:
+    """What is wrong by a logit of 50 costs 50, as its gradient says; scikit-learn's cost ends at -log(eps)."""
+    inputs = np.tile(np.array([[1.0], [-1.0]], dtype), (20, 1))
+    losses = {}
+    for module in fastbp.sklearn, neural_network:
+        estimator = module.MLPClassifier(
+            (), alpha=0, solver="sgd", learning_rate_init=1e-12, max_iter=1, warm_start=True
+        )
+        estimator.fit(inputs, [0, 1] * 20)
+        estimator.coefs_[0][:], estimator.intercepts_[0][:] = 50, 0  # surely wrong: 1 belongs to the first class
+        losses[module] = estimator.fit(inputs, [0, 1] * 20).loss_
+    assert losses[fastbp.sklearn] == pytest.approx(50)
+    if HAS_THE_FAULT:
+        assert losses[neural_network] == pytest.approx(-np.log(np.finfo(dtype).eps), rel=1e-2)
 
 
 def test_float64_targets_of_float32_inputs_are_cast() -> None:
