@@ -9,6 +9,7 @@ compressed rows with increasing columns and no duplicates, and is never made den
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,9 @@ def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[A
         advice = ADVICE.get(X.dtype.kind, ADVICE["O"]).format(name=name)
         raise TypeError(f"{name} has dtype {X.dtype}; allowed are bools, integers and floats: {advice}")
     csr = X.tocsr()
+    if csr is X:  # places in memory are copied before they are checked, as the caller's may change meanwhile
+        csr = copy.copy(X)
+        csr.indices, csr.indptr = X.indices.copy(), X.indptr.copy()
     _check_structure(csr, n_in, name)
     if not _increasing(csr):
         csr = type(csr)((csr.data, csr.indices, csr.indptr), shape=csr.shape, copy=True)

@@ -441,7 +441,8 @@ class Network:
             if n_held_out:
                 drawn = self._rng.permutation(len(samples))
                 chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
-                validation = samples[held_out], wanted.take(held_out)
+                measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
+                validation = measured, wanted.take(held_out)
             data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
             if isinstance(rule, LBFGS):
                 return self._minimize(data, rule, watchers, publishes=bool(callbacks))

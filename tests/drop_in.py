@@ -5,8 +5,9 @@ PYTHONPATH=tests python -m pytest -p drop_in --pyargs sklearn.neural_network.tes
 
 from __future__ import annotations
 
-import fastbp.sklearn
 from sklearn import neural_network
+
+import fastbp.sklearn
 
 neural_network.MLPClassifier = fastbp.sklearn.MLPClassifier
 neural_network.MLPRegressor = fastbp.sklearn.MLPRegressor

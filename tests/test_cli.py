@@ -151,6 +151,7 @@ def test_defect_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["demo"])
 
 
+@pytest.mark.hazard("cache", "warmup fills the cache, says what it did and how long it took")
 def test_warmup(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["warmup"]) == 0
     first = capsys.readouterr().out.splitlines()
@@ -163,12 +164,14 @@ def test_warmup(capsys: pytest.CaptureFixture[str]) -> None:
     assert first[2:] == second[2:] == [f"stored in {_jit.cache_folder()}"]
 
 
+@pytest.mark.hazard("cache", "warmup fills the cache, says what it did and how long it took")
 def test_warmup_without_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(_jit, "cache_folder", lambda: None)
     assert main(["warmup"]) == 0
     assert "FASTBP_CACHE_DIR" in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.hazard("cache", "warmup fills the cache, says what it did and how long it took")
 def test_warmup_is_loaded_by_the_next_process(tmp_path: Path) -> None:
     assert main(["warmup"]) == 0
     result = run("warmup", cwd=tmp_path)

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from fastbp import SGD, Adam, Callback, EarlyStopping, History, Network, TrainingState
 from fastbp.engine.run import Run
@@ -343,3 +344,15 @@ def test_the_begin_can_be_kept():
     network, fresh = make(), make()
     fit(network, 3, [Undo()])
     assert bits(network) == bits(fresh)
+
+
+@pytest.mark.parametrize("form", ["csr_matrix", "csc_matrix", "csr_array"])
+def test_a_fraction_of_sparse_samples(form):
+    thin = X * (RNG.random(X.shape) < 0.4)
+    thin[[0, 5]] = 0
+    one, other = make(), make()
+    options = {"epochs": 4, "batch_size": 7, "validation_fraction": 0.4, "verbose": False}
+    history = one.fit(thin, Y, **options)
+    expected = other.fit(getattr(sparse, form)(thin), Y, **options)
+    assert bits(one) == bits(other)
+    assert history.validation_loss == expected.validation_loss

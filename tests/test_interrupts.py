@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cases import Cases
 
-WATCHDOG = 120  # seconds
+WATCHDOG = 300  # seconds; a quiet machine takes some ten
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
 
@@ -122,7 +122,7 @@ FITS = """
         optimizer = [fastbp.SGD(0.01), fastbp.Adam(1e-3), fastbp.SGD(0.01, 0.9)][i // 3 % 3]
         rows, classes = X[:n], y[:n]
         options = dict(batch_size=batch_size, optimizer=optimizer)
-        after = rng.uniform(0, 4e-3) if rng.random() < 0.4 else rng.uniform(0, 60e-3)
+        after = rng.uniform(0, 4e-3) if rng.random() < 0.4 else rng.uniform(0, 30e-3)
         network = make(sizes)
         begin = lambda: network.fit(
             rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False, **options

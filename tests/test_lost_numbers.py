@@ -70,6 +70,7 @@ WATCHERS = {
 }
 
 
+@pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")
 @pytest.mark.parametrize(("rule", "dtype"), [*((rule, "float32") for rule in RULES), ("momentum", "float64")])
 @pytest.mark.parametrize("at", [0, 2, 9, 13, 29], ids=lambda at: f"epoch {at // 5}, mini-batch {at % 5}")
 @pytest.mark.parametrize("limit", [None, 2], ids=["whole epochs", "chunks of 2"])
@@ -91,6 +92,7 @@ def test_a_weight_overflows(at, rule, limit, dtype, monkeypatch):
         assert bits(network) == bits(expected), f"{who}: the optimizer's state, or the draws"
 
 
+@pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")
 @pytest.mark.parametrize("limit", [None, 2])
 @pytest.mark.parametrize("at", [0, 3, 4, 9, 13])
 def test_the_loss_is_lost(at, limit, monkeypatch):
@@ -113,6 +115,7 @@ def test_the_loss_is_lost(at, limit, monkeypatch):
         assert (network.weights[0] < -1e38).all() == (minibatch == 0)
 
 
+@pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")
 @pytest.mark.parametrize("epochs", [1, 6])
 def test_a_weight_that_overflows_in_the_very_last_mini_batch(epochs):
     """No loss tells of it any more."""

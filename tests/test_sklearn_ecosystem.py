@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fastbp.sklearn
 import joblib
 import numpy as np
 import pytest
@@ -41,6 +40,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 import fastbp
+import fastbp.sklearn
 from fastbp.engine import run
 
 RNG = np.random.default_rng(0)

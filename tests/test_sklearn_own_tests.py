@@ -11,13 +11,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import fastbp.sklearn
 import pytest
 import sklearn
 from sklearn import neural_network
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
+
+import fastbp.sklearn
 
 VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
 TIMEOUT = 900  # seconds, for a child that hangs; compiling included

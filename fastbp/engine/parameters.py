@@ -75,7 +75,7 @@ class Layout:
                 self.transposed_size += round_up(round_up(n_in, lanes) * n_out, aligned)
             layer[column.STRIDE] = row_stride(n_out, itemsize)
             self.row_size += int(layer[column.STRIDE])
-            strips += panels * -(-n_in // (STRIP * rows_wide)) + narrow * -(-n_in // (STRIP * rows_narrow))
+            strips = panels * -(-n_in // (STRIP * rows_wide)) + narrow * -(-n_in // (STRIP * rows_narrow))
             layer[column.STRIPS] = strips
             layer[column.SQUARES] = self.squares_size
             self.squares_size += round_up(n_out, 16) * -(-n_in // SQUARED)

@@ -165,7 +165,9 @@ class Run:
         stride = row_stride(architecture.n_in, X.itemsize)
         gathered = stride if not sparse and architecture.n_in * X.itemsize % 512 == 0 else 0
         rows = min(batch_size, SLAB)
-        self._layers, self._workspace = workspace(self.layout, rows, self.n_workers, gathered, sparse=sparse)
+        self._layers, self._workspace = workspace(
+            self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse
+        )
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
@@ -295,7 +297,7 @@ def evaluate(
 def _evaluate(
     architecture: Architecture,
     parameters: Parameters,
-    X: Floats,
+    X: Source,
     y: NDArray[Any] | None,
     classify: bool,
     wanted: dict[int, Floats],
@@ -308,7 +310,7 @@ def _evaluate(
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
     if n_threads is None:
         n_workers = share_of(n_workers)
-    layers, buffers = workspace(layout, rows * n_workers, n_workers)
+    layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False)
     for l, array in wanted.items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)

@@ -44,3 +44,18 @@ class SparseRows:
     def itemsize(self) -> int:
         """Bytes of a value."""
         return int(self.values.itemsize)
+
+    def take(self, rows: NDArray[np.int64]) -> SparseRows:
+        """Return copies of some samples.
+
+        Examples
+        --------
+        >>> begins = np.array([0, 1, 1, 3])
+        >>> X = SparseRows(np.array([5.0, 6.0, 7.0]), np.array([2, 0, 1], np.int32), begins, 3)
+        >>> X.take(np.array([2, 1])).values, X.take(np.array([2, 1])).begins
+        (array([6., 7.]), array([0, 2, 2]))
+        """
+        counts = np.diff(self.begins)[rows]
+        begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        places = np.repeat(self.begins[:-1][rows] - begins[:-1], counts) + np.arange(begins[-1])
+        return SparseRows(self.values[places], self.k[places], begins, self.n_in)

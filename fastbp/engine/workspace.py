@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbp.engine.memory import aligned_zeros
-from fastbp.engine.parameters import Layout
+from fastbp.engine.memory import CACHE_LINE, aligned_zeros
+from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import Workspace
+from fastbp.kernels.layers import STRIP, Workspace
 from fastbp.kernels.tiles import rows_of
 
 
 def workspace(
-    layout: Layout, rows: int, n_workers: int, gathered: int = 0, *, sparse: bool = False
+    layout: Layout, rows: int, n_workers: int, gathered: int = 0, *, training: bool, sparse: bool = False
 ) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
 
@@ -24,6 +24,8 @@ def workspace(
     n_workers : int
     gathered : int
         Stride of the copies of input rows, which stand before the layers; 0 without.
+    training : bool
+        Whether gradients are wanted, too.
     sparse : bool
         Whether a sparse X is trained on.
     """
@@ -33,15 +35,18 @@ def workspace(
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
     tile = max(rows_of(2) * 2, rows_of(1)) * layout.lanes
+    strip_size = round_up(rows * STRIP * rows_of(2), CACHE_LINE // layout.dtype.itemsize) if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
         a=aligned_zeros(place + slack, layout.dtype),
         delta=aligned_zeros(place + slack, layout.dtype),
         scratch=aligned_zeros(n_workers * tile, layout.dtype),
+        strips=aligned_zeros(n_workers * strip_size, layout.dtype),
+        strip_size=strip_size,
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),
         hits=np.zeros(rows),
         first=aligned_zeros(int(layers[0, column.B]) if sparse else 0, layout.dtype),
-        squares=aligned_zeros(layout.squares_size, layout.dtype),
+        squares=aligned_zeros(layout.squares_size if training else 0, layout.dtype),
     )

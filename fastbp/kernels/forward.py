@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
-from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, NARROW, OUT, PANELS, STRIDE, A, B, W
+from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, W
+from fastbp.kernels.memory import copy
+from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
 from fastbp.kernels.simd import load16, pointer_at, store
 from fastbp.kernels.sparse import sparse_sums
+from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, n_columns, n_rows, outer, repeat, row_offsets, store_rows
 
@@ -28,50 +31,78 @@ def weighted_sums(shape, x, x_index, x_stride, begin, end, w, b, n_in, z, index,
 
 
 @jit
-def activate_rows(code, z, prime, n, training):
-    """a_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it."""
-    for j in range(0, n, 16):
-        a, derivative = activate(code, load16(z + j))
-        store(z + j, a)
-        if training:
-            store(prime + j, derivative)
+def activate_columns(code, z, prime, stride, begin, end, first, last, training):
+    """a_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it; neurons first <= j < last."""
+    for i in range(begin, end):
+        for j in range(i * stride + first, i * stride + last, 16):
+            a, derivative = activate(code, load16(z + j))
+            store(z + j, a)
+            if training:
+                store(prime + j, derivative)
 
 
 @jit
-def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end, training):
-    """All hidden layers' a, and the output layer's z, for rows begin <= i < end.
+def forward_layer(
+    layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, first, last, hidden, training
+):
+    """The a of a hidden layer, or the z of the output layer: rows begin <= i < end, neurons first <= j < last.
 
-    When training, deltas of the hidden layers hold sigma'(z_j) until BP2 multiplies them.
+    When training, deltas of hidden layers hold sigma'(z_j) until BP2 multiplies them.
     """
-    weights, index = parameters.weights, workspace.index
+    n_in, stride, index = layer[N_IN], layer[STRIDE], workspace.index
+    w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
+    wide = n_columns(WIDE, w)
+    split = layer[PANELS] * wide
+    if sparse:
+        sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, workspace.a)
+    for j in range(first, 0 if sparse else min(last, split), wide):
+        panel = w + j * layer[K_PADDED]
+        weighted_sums(WIDE, x, x_index, x_stride, begin, end, panel, b + j, n_in, z + j, index, stride)
+    if last > split and not sparse:
+        panel = w + split * layer[K_PADDED]
+        weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel, b + split, n_in, z + split, index, stride)
+    if hidden:
+        prime = workspace.delta + layer[A]
+        activate_columns(layer[ACTIVATION], z, prime, stride, begin, end, first, last, training)
+
+
+@jit
+def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end):
+    """All hidden layers' a, and the output layer's z, for rows begin <= i < end."""
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        n_in, stride = layer[N_IN], layer[STRIDE]
-        w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
-        wide = n_columns(WIDE, w)
-        sparse = l == 0 and non_zeros.sparse == 1
-        if sparse:
-            sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, workspace.a)
-        for panel in range(0 if sparse else layer[PANELS]):
-            j = panel * wide
-            panel_w = w + j * layer[K_PADDED]
-            weighted_sums(WIDE, x, x_index, x_stride, begin, end, panel_w, b + j, n_in, z + j, index, stride)
-        if layer[NARROW] and not sparse:
-            j = layer[PANELS] * wide
-            panel_w = w + j * layer[K_PADDED]
-            weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel_w, b + j, n_in, z + j, index, stride)
-        if l < layers.n - 1:
-            prime = workspace.delta + layer[A]
-            for i in range(begin, end):
-                activate_rows(layer[ACTIVATION], z + i * stride, prime + i * stride, layer[N_OUT], training)
-        x, x_index, x_stride = z, index, stride
+        n, hidden = padded_neurons(layer, parameters.weights), l < layers.n - 1
+        forward_layer(
+            layer, parameters.weights, x, x_index, x_stride, non_zeros, l == 0 and non_zeros.sparse == 1, workspace,
+            begin, end, 0, n, hidden, False,
+        )  # fmt: skip
+        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
 
 
 @jit
-def copy(source, target, n):
-    """target[:n] = source[:n]."""
-    for j in range(n):
-        target[j] = source[j]
+def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers):
+    """The same of the first `rows` rows by all workers, when training; False if the call was aborted."""
+    weights = parameters.weights
+    begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
+    by_rows = True
+    for l in range(layers.n):
+        layer = layers.table + l * LAYER_COLUMNS
+        sparse, hidden = l == 0 and non_zeros.sparse == 1, l < layers.n - 1
+        owned = is_owned(layer, weights, rows, n_workers) and not sparse
+        if owned and l > 0 and by_rows and not barrier(team, n_workers):
+            return False
+        by_rows = not owned
+        row, last_row, first, last = begin, end, 0, padded_neurons(layer, weights)
+        if owned:
+            row, last_row = 0, rows
+            first, last = own_neurons(layer, weights, worker, n_workers)
+        forward_layer(
+            layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, row, last_row, first, last, hidden, True
+        )
+        if owned and not barrier(team, n_workers):
+            return False
+        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
+    return True
 
 
 @jit

@@ -28,11 +28,18 @@ from fastbp.kernels.layers import (
     B,
     W,
 )
+from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, squares_of
-from fastbp.kernels.simd import lanes, load, store_rounded, wide_zeros, widen
+from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
+from fastbp.kernels.simd import lanes, load, outline, prefetch, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
-from fastbp.kernels.updates import update
+from fastbp.kernels.updates import update, update_many
+
+# The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
+# more pages than the core remembers slow every access down.
+GATHERED_PANELS, GATHERED_ROWS = 3, 32
+FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile of parameters meanwhile
 
 
 @inlined
@@ -81,11 +88,12 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 @jit
 def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
     """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+    outline()
     q = layer[B] + j
     g = scratch if first and last else parameters.sums + q
     bias_gradient(delta, layer[STRIDE], m, columns, first, g)
     if last:
-        update(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+        update_many(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
 
 
 @jit
@@ -106,6 +114,10 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
         if not whole:
             g = parameters.sums + q
+        if last and m >= FETCHED_AHEAD:
+            prefetch(weights + q, size)
+            prefetch(slot_1 + q, size)
+            prefetch(slot_2 + q, size)
         weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
         if last:
             if penalty != 0.0:
@@ -120,45 +132,84 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
 
 
 @jit
+def gather_columns(x, x_index, x_stride, m, begin, end, target, stride):
+    """target[i, : end - begin] = x_ik for begin <= k < end, the rows side by side."""
+    for i in range(m):
+        copy(x + (x_index[i] * x_stride + begin), target + i * stride, end - begin)
+
+
+@jit
+def learn_strips(
+    layer, parameters, x, x_index, x_stride, workspace, m, worker, begin, end, j, last_j, first, last, code, hyper
+):
+    """The strips begin <= strip < end of the neurons from j up to last_j of a layer, counted along these first."""
+    weights = parameters.weights
+    wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
+    split = layer[PANELS] * wide
+    panels = (min(last_j, split) - j) // wide
+    n_wide = panels * ((layer[N_IN] + length - 1) // length)
+    gathered = workspace.strips + worker * workspace.strip_size
+    in_place = panels < GATHERED_PANELS or m < GATHERED_ROWS
+    k_gathered = -1
+    for strip in range(begin, end):
+        if strip < n_wide:
+            j_here, k = j + strip % panels * wide, strip // panels * length
+            if in_place:
+                learn_strip(
+                    WIDE, layer, parameters, x, x_index, x_stride, j_here, k, workspace, m, worker, first, last, code,
+                    hyper,
+                )  # fmt: skip
+            else:
+                if k != k_gathered:
+                    gather_columns(x, x_index, x_stride, m, k, min(k + length, layer[N_IN]), gathered, length)
+                    k_gathered = k
+                learn_strip(
+                    WIDE, layer, parameters, gathered + (-k), workspace.index, length, j_here, k, workspace, m, worker,
+                    first, last, code, hyper,
+                )  # fmt: skip
+        else:
+            k = (strip - n_wide) * STRIP * n_rows(NARROW_TILE, weights)
+            learn_strip(
+                NARROW_TILE, layer, parameters, x, x_index, x_stride, split, k, workspace, m, worker, first, last, code,
+                hyper,
+            )  # fmt: skip
+
+
+@jit
 def gradients(
     layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper, skipped
 ):
-    """A worker's share of the strips of all layers but the first `skipped`, for the m samples of one slab."""
+    """A worker's share of all layers but the first `skipped`, for the m samples of one slab.
+
+    Of a layer that is owned these are its own neurons, of all others together some strips.
+    """
     weights = parameters.weights
     wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
     length_narrow = STRIP * n_rows(NARROW_TILE, weights)
-    n_strips = (layers.table + (layers.n - 1) * LAYER_COLUMNS)[STRIPS]
-    n_strips -= skipped
-    begin, end = skipped + n_strips * worker // n_workers, skipped + n_strips * (worker + 1) // n_workers
-    below = 0  # strips of the layers below this one
+    n_divided = 0  # strips of the layers that are divided by strips
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        panels = layer[PANELS]
-        n_wide = panels * ((layer[N_IN] + length - 1) // length)
-        for strip in range(max(begin - below, 0), min(end, layer[STRIPS]) - below):
-            if strip < n_wide:
-                j, k = strip % panels * wide, strip // panels * length
-                learn_strip(
-                    WIDE, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper
-                )
-            else:
-                j, k = panels * wide, (strip - n_wide) * length_narrow
-                learn_strip(
-                    NARROW_TILE,
-                    layer,
-                    parameters,
-                    x,
-                    x_index,
-                    x_stride,
-                    j,
-                    k,
-                    workspace,
-                    m,
-                    worker,
-                    first,
-                    last,
-                    code,
-                    hyper,
-                )
-        below = layer[STRIPS]
+        if l >= skipped and not is_owned(layer, weights, m, n_workers):
+            n_divided += layer[STRIPS]
+    begin, end = n_divided * worker // n_workers, n_divided * (worker + 1) // n_workers
+    below = 0  # strips of such layers below this one
+    for l in range(layers.n):
+        layer = layers.table + l * LAYER_COLUMNS
+        if l < skipped:
+            pass
+        elif is_owned(layer, weights, m, n_workers):
+            j, last_j = own_neurons(layer, weights, worker, n_workers)
+            n_strips = (last_j - j) // wide * ((layer[N_IN] + length - 1) // length)
+            if last_j > layer[PANELS] * wide:
+                n_strips += (layer[N_IN] + length_narrow - 1) // length_narrow
+            learn_strips(
+                layer, parameters, x, x_index, x_stride, workspace, m, worker, 0, n_strips, j, last_j, first, last,
+                code, hyper,
+            )  # fmt: skip
+        else:
+            learn_strips(
+                layer, parameters, x, x_index, x_stride, workspace, m, worker, max(begin - below, 0),
+                min(end - below, layer[STRIPS]), 0, padded_neurons(layer, weights), first, last, code, hyper,
+            )  # fmt: skip
+            below += layer[STRIPS]
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]

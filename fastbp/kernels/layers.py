@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
     WT,  # offset of the transposed panels, -1 without
     A,  # offset of the layer's activations in the workspace; its deltas have the same offset in theirs
     STRIDE,  # elements between the activations of two samples
-    STRIPS,  # strips of gradient tiles of all layers up to and with this one
+    STRIPS,  # strips of its gradient's tiles
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
 ) = range(16)
@@ -76,6 +76,8 @@ class Workspace(NamedTuple):
     a: Any
     delta: Any
     scratch: Any  # one tile for each worker
+    strips: Any  # inputs of one strip, for each worker
+    strip_size: int
     index: Any  # int64: 0, 1, 2, ...
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly

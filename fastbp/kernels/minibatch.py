@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import entry, jit
 from fastbp.kernels.backward import backward
-from fastbp.kernels.forward import copy, forward, hand_out
+from fastbp.kernels.forward import forward, forward_together, hand_out
 from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     ACTIVATION,
@@ -29,12 +29,12 @@ from fastbp.kernels.layers import (
     SLAB,
     STEP_COLUMNS,
     STRIDE,
-    STRIPS,
     A,
     Layers,
     Parameters,
     Workspace,
 )
+from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
 from fastbp.kernels.simd import int32_at, load16, pointer, pointer_at, store
@@ -95,6 +95,8 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.a),
             pointer(workspace.delta),
             pointer(workspace.scratch),
+            pointer(workspace.strips),
+            workspace.strip_size,
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
@@ -124,21 +126,24 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             for i in range(begin, end):
                 copy(x + x_index[i] * x_stride, workspace.a + i * samples.gathered, layers.table[N_IN])
             x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
-        forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end, True)
+            if not barrier(team, n_workers):
+                return False
+        if not forward_together(
+            layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers
+        ):
+            return False
         output_rows(layers, samples, order + slab, 0, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False
-        skipped = 0
         if non_zeros.sparse:
-            skipped = layers.table[STRIPS]
             learn_sparse(
                 layers.table, parameters, x, x_index, non_zeros, workspace, rows, worker, n_workers, first, last, code,
                 hyper,
             )  # fmt: skip
         gradients(
             layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper,
-            skipped,
+            non_zeros.sparse,
         )  # fmt: skip
         if worker == 0:
             for i in range(rows):
@@ -198,7 +203,7 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
         non_zeros = non_zeros_of(samples, workspace.index, row - base)
-        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last, False)
+        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last)
         if samples.y:
             output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
             for i in range(base, last):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, PENALISED, SQUARED, SQUARES
-from fastbp.kernels.simd import fma, lanes, load, load16, store, sum_lanes, wide_zeros16, widen
+from fastbp.kernels.simd import fma, lanes, load, load16, outline, store, sum_lanes, wide_zeros16, widen
 
 
 @jit
 def square(w, rows, columns, fresh, sums):
     """sums[j] = sum_k w_jk^2 over the first rows k of a tile that lies at w, or += if not fresh."""
+    outline()
     for j in range(0, columns, lanes(w)):
         first = load(w + j)
         total = first * first if fresh else fma(first, first, load(sums + j))
@@ -33,6 +34,7 @@ def squares_of(layer, workspace, j, k):
 @jit
 def norm(layers, workspace):
     """sum_jk w_jk^2 over the layers that are penalised, from the sums of `square`."""
+    outline()
     total = 0.0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS

@@ -23,6 +23,7 @@ from numba.core.typing import signature
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 _I32 = ir.IntType(32)
+_LINE = 64  # bytes of a cache line
 _ITEMSIZE = {"float": 4, "double": 8}
 
 
@@ -153,6 +154,24 @@ def pointer_at(typingctx, address, like):
     return like(types.intp, like), codegen
 
 
+@intrinsic
+def prefetch(typingctx, p, n):
+    """Ask for the cache lines of p[:n], which will be written soon; n is a constant or a small number."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        takes = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, takes, "llvm.prefetch.p0")
+        step = ir.Constant(ir.IntType(64), _LINE // (p.dtype.bitwidth // 8))
+        to_write, all_levels, data = ir.Constant(_I32, 1), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
+        with cgutils.for_range_slice(builder, ir.Constant(ir.IntType(64), 0), args[1], step, ir.IntType(64)) as (q, _):
+            line = builder.bitcast(builder.gep(args[0], [q]), byte)
+            builder.call(function, [line, to_write, all_levels, data])
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp), codegen
+
+
 @type_callable(operator.add)
 def _type_pointer_add(context):
     def typer(p, n):
@@ -207,6 +226,17 @@ def int32_at(typingctx, address):
         return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
 
     return Pointer(types.int32)(types.intp), codegen
+
+
+@intrinsic
+def outline(typingctx):
+    """Keep the kernel that calls this from becoming a part of its callers, where that would only cost compile time."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 # Loads and stores

@@ -29,8 +29,8 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.norms import square, squares_of
-from fastbp.kernels.simd import fma, lanes, load, store
-from fastbp.kernels.updates import update
+from fastbp.kernels.simd import fma, lanes, load, outline, store
+from fastbp.kernels.updates import update_many
 
 
 class NonZeros(NamedTuple):
@@ -64,6 +64,7 @@ def panel_of(layer, weights, panel):
 @jit
 def sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, a):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample x_index[i]."""
+    outline()
     stride = layer[STRIDE]
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
@@ -82,6 +83,7 @@ def sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, a):
 @jit
 def scatter(x, non_zeros, sample, k_begin, k_end, delta, columns, second, g):
     """g[k, j] += x_k delta_j for the non-zeros of one sample with k_begin <= k < k_end."""
+    outline()
     k, last = non_zeros.k, non_zeros.begins[sample + 1]
     delta_1, delta_2 = load(delta), load(delta + second)
     for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
@@ -97,6 +99,7 @@ def scatter(x, non_zeros, sample, k_begin, k_end, delta, columns, second, g):
 @jit
 def collect(non_zeros, sample, k_begin, k_end, columns, second, g, sums):
     """sums[k, j] += g[k, j] and g[k, j] = 0 at the non-zeros of one sample."""
+    outline()
     k, last = non_zeros.k, non_zeros.begins[sample + 1]
     for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
         if k[q] >= k_end:
@@ -113,6 +116,7 @@ def collect(non_zeros, sample, k_begin, k_end, columns, second, g, sums):
 @jit
 def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker, n_workers, first, last, code, hyper):
     """A worker's share of the first layer's gradient, for the m samples of one slab, and its update with the last."""
+    outline()
     weights, n_in, stride = parameters.weights, layer[N_IN], layer[STRIDE]
     groups = (n_in + SQUARED - 1) // SQUARED
     k_begin, k_end = groups * worker // n_workers * SQUARED, groups * (worker + 1) // n_workers * SQUARED
@@ -138,7 +142,7 @@ def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker,
                 if penalty != 0.0:
                     square(weights + q, rows, columns, True, squares_of(layer, workspace, j, k))
                 g_k, n = total + k * columns, rows * columns
-                update(code, weights + q, g_k, parameters.slot_1 + q, parameters.slot_2 + q, n, penalty, hyper)
+                update_many(code, weights + q, g_k, parameters.slot_1 + q, parameters.slot_2 + q, n, penalty, hyper)
                 for c in range(n):
                     g_k[c] = 0.0
         if worker == 0 and layer[TRAIN_BIAS]:

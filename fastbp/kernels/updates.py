@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.choice import choose
-from fastbp.kernels.simd import fma, lanes, load, sqrt, store
+from fastbp.kernels.simd import fma, lanes, load, outline, sqrt, store
 
 
 class Hyper(NamedTuple):
@@ -99,3 +99,10 @@ def update(typingctx, code, w, g, s1, s2, n, penalty, h):
     """Update n parameters by the rule with that code; g points to their summed gradient."""
     functions = [keep, *(row.function for row in UPDATES.values())]
     return choose(typingctx, functions, (w, g, s1, s2, n, penalty, h), through=sweep)
+
+
+@jit
+def update_many(code, w, g, s1, s2, n, penalty, h):
+    """`update` where a call costs nothing beside it: compiled once, not in each place that calls it."""
+    outline()
+    update(code, w, g, s1, s2, n, penalty, h)

@@ -1,0 +1,42 @@
+"""Shares: what each worker of a team does of a layer. No bit depends on it, only what has to move between the cores.
+
+A layer's forward pass is divided by rows: each worker computes all neurons of its samples, and needs all weights. Where
+a layer has more neurons than the mini-batch has rows, it is *owned*, divided by neurons: each worker computes its own
+neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache.
+"""
+
+from __future__ import annotations
+
+from fastbp.kernels._jit import jit
+from fastbp.kernels.layers import N_OUT, NARROW, PANELS
+from fastbp.kernels.simd import lanes
+from fastbp.kernels.tiles import WIDE, n_columns
+
+
+@jit
+def _unit(weights):
+    """Neurons that are never divided: whole wide panels, and whole logical vectors of 16."""
+    return max(n_columns(WIDE, weights), 16)
+
+
+@jit
+def is_owned(layer, weights, rows, n_workers):
+    """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
+    unit = _unit(weights)
+    units = (layer[N_OUT] + unit - 1) // unit
+    idle = (n_workers - units % n_workers) % n_workers
+    return n_workers > 1 and layer[N_OUT] >= rows and units >= n_workers and 4 * idle <= units
+
+
+@jit
+def padded_neurons(layer, weights):
+    """Neurons of a layer with those that fill up its last panel."""
+    return layer[PANELS] * n_columns(WIDE, weights) + layer[NARROW] * lanes(weights)
+
+
+@jit
+def own_neurons(layer, weights, worker, n_workers):
+    """The neurons first <= j < last of an owned layer, filled up, that a worker owns."""
+    unit, n = _unit(weights), padded_neurons(layer, weights)
+    units = (n + unit - 1) // unit
+    return units * worker // n_workers * unit, min(units * (worker + 1) // n_workers * unit, n)
