@@ -1,8 +1,8 @@
 """Parity: with the same `random_state`, fastbp's estimators arrive at scikit-learn's weights, losses and scores.
 
 Draws are compared with the installed scikit-learn. Where a change of X by one ULP moves scikit-learn's own result by
-more than a tenth of the bound, or where it clips a probability in its loss, which fastbp does not, the draw says nothing
-about fastbp: it is skipped, and counted.
+more than a tenth of the bound, or where it clips a probability in its loss, which fastbp does not, the draw says
+nothing about fastbp: it is skipped, and counted.
 """
 
 from __future__ import annotations
