@@ -17,13 +17,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import numpy as np
 
 from fastbp import Network
+from fastbp.engine.cores import available_cores
+
+CORES = available_cores()
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,131 @@ def mnist_like(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
     """Return n rows of 784 numbers, a fifth of them other than 0, and their labels."""
     rng = np.random.default_rng(0)
     return (rng.random((n, 784)) * (rng.random((n, 784)) < 0.2)).astype(dtype), rng.integers(10, size=n)
+
+
+# A share of the cores
+
+ROUNDS = 7
+SIZES = {"784-30-10, mini-batches of 10": ([784, 30, 10], 10), "784-256-10, mini-batches of 128": ([784, 256, 10], 128)}
+
+
+def fit_of(sizes: list[int], batch_size: int, n_threads: int | None) -> Callable[[], Any]:
+    """Return a training of some 0.1 s."""
+    n = 8_000
+    X = np.random.default_rng(0).random((n, sizes[0]), np.float32)
+    y = np.arange(n) % sizes[-1]
+    network = Network(sizes, hidden="relu", output="softmax", seed=0)
+    return lambda: network.fit(X, y, batch_size=batch_size, n_threads=n_threads, verbose=False)
+
+
+def seconds(*functions: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """Return the median time of each, measured in turns."""
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, kept in zip(functions, times, strict=True):
+            begin = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - begin)
+    return [float(np.median(kept)) for kept in times]
+
+
+@contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Let n other processes compute without a pause."""
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+@measurement
+def too_many_threads() -> Iterator[Claim]:
+    """More threads than cores: the fair share is all of them."""
+    for name, (sizes, batch_size) in SIZES.items():
+        fair = min(seconds(*(fit_of(sizes, batch_size, n) for n in {1, CORES})))
+        for factor in 2, 4, 16:
+            measured = seconds(fit_of(sizes, batch_size, factor * CORES))[0]
+            claim = f"{name}: {factor} threads a core, beside the best of 1 and {CORES}"
+            yield Claim(claim, measured / fair, 1.5, "x", f"{fair * 1e3:.0f} ms")
+
+
+@measurement
+def one_core() -> Iterator[Claim]:
+    """Keep to one core by an affinity, of which the n_threads asked for know nothing."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, [min(before)])
+        for name, (sizes, batch_size) in SIZES.items():
+            fair, default, many = seconds(*(fit_of(sizes, batch_size, n) for n in (1, None, max(2, len(before)))))
+            yield Claim(f"{name}: on one core, n_threads=None beside 1", default / fair, 1.05, "x")
+            yield Claim(f"{name}: on one core, n_threads={max(2, len(before))} beside 1", many / fair, 1.5, "x")
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@measurement
+def busy_neighbours() -> Iterator[Claim]:
+    """Where `busy` processes compete with as many threads as there are cores, each has its share of all cores."""
+    for name, (sizes, batch_size) in SIZES.items():
+        fit = fit_of(sizes, batch_size, None)
+        alone = seconds(fit)[0]
+        for n in sorted({1, CORES}):
+            fair = alone * (CORES + n) / CORES
+            with busy(n):
+                measured = seconds(fit)[0]
+            claim = f"{name}: beside {n} busy process{'es' if n > 1 else ''}, to the fair share"
+            yield Claim(claim, measured / fair, 1.5, "x", f"alone {alone * 1e3:.0f} ms")
+
+
+@measurement
+def candidates_in_threads() -> Iterator[Claim]:
+    """Trainings side by side in a pool of threads take no longer than one after the other."""
+    for name, (sizes, batch_size) in SIZES.items():
+        fits = [fit_of(sizes, batch_size, None) for _ in range(2 * CORES)]
+
+        def in_turn(fits: list[Callable[[], Any]] = fits) -> None:
+            for fit in fits:
+                fit()
+
+        def together(fits: list[Callable[[], Any]] = fits) -> None:
+            with ThreadPoolExecutor(len(fits)) as pool:
+                for done in [pool.submit(fit) for fit in fits]:
+                    done.result()
+
+        one_by_one, side_by_side = seconds(in_turn, together, rounds=5)
+        claim = f"{name}: {len(fits)} trainings in threads, beside one by one"
+        yield Claim(claim, side_by_side / one_by_one, 1.1, "x", f"{one_by_one * 1e3:.0f} ms")
+
+
+@measurement
+def neighbouring_products() -> Iterator[Claim]:
+    """NumPy's products after a fit beside those before: no thread of ours is left to take their cores."""
+    for n in 200, 1000:
+        a = np.random.default_rng(1).random((n, n), np.float32)
+        fit = fit_of([784, 256, 10], 128, CORES)
+        products = max(1, int(2e9 / n**3 / 10))
+
+        def multiply(a: Any = a, products: int = products) -> None:
+            for _ in range(products):
+                a @ a
+
+        fit()
+        before, after = [], []
+        for _ in range(15):
+            time.sleep(0.05)  # the state that a process is in which has not computed just now
+            before.append(seconds(multiply, rounds=3)[0])
+            fit()
+            after.append(seconds(multiply, rounds=3)[0])
+        ratio = float(np.median(after) / np.median(before))
+        yield Claim(f"NumPy's product of {n} x {n} after a fit, beside before", ratio, 1.05, "x")
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastbp.engine.sparse import SparseRows
 
-__all__ = ["as_array", "read_only", "rows", "source"]
+__all__ = ["as_array", "check_finite", "read_only", "rows", "source"]
 
 # Entries checked at a time: the mask of a block (64 KiB) stays in the L2 cache.
 CHECK_ENTRIES = 65_536
@@ -38,7 +38,7 @@ ADVICE = {
 }
 
 
-def rows(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[Any]:
+def rows(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X", trusted: bool = False) -> NDArray[Any]:
     """Return X as the rows that kernels read.
 
     Parameters
@@ -52,6 +52,8 @@ def rows(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[Any
         The network's dtype.
     name : str, default "X"
         How errors call X.
+    trusted : bool, default False
+        Leave it to the caller to find that an X which is shared is not finite (`check_finite`): a pass over all of it.
 
     Returns
     -------
@@ -95,17 +97,24 @@ that np.isfinite(X) marks False
             with np.errstate(all="ignore"):  # an overflow shows as an infinity, which the check below explains
                 np.copyto(result, source, casting="unsafe")
 
-    flat = result.reshape(-1)
+    if not (trusted and result is source):
+        check_finite(result, source, name)
+    return read_only(result, dtype)
+
+
+def check_finite(X: NDArray[Any], source: Any = None, name: str = "X") -> None:
+    """Raise ValueError where the rows X, made from `source` if that is given, have an entry that is not finite."""
+    n_in, dtype = X.shape[1], X.dtype
+    flat = X.reshape(-1)
     for start in range(0, flat.size, CHECK_ENTRIES):
         finite = np.isfinite(flat[start : start + CHECK_ENTRIES])
         if not finite.all():
             i, k = divmod(start + int(finite.argmin()), n_in)
-            value = np.asarray(_slice(source, i, i + 1))[0, k]
+            value = np.asarray(_slice(X if source is None else source, i, i + 1))[0, k]
             raise ValueError(_not_finite(value, i, k, dtype, name))
-    return read_only(result, dtype)
 
 
-def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[Any] | SparseRows:
+def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X", trusted: bool = False) -> NDArray[Any] | SparseRows:
     """Return X as the kernels read it: dense as by `rows`, or what is sparse as compressed rows.
 
     Parameters
@@ -135,7 +144,7 @@ def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X") -> NDArray[A
     (array([5., 7., 6.], dtype=float32), array([2, 0, 2], dtype=int32), array([0, 1, 3]))
     """
     if not callable(getattr(X, "tocsr", None)):
-        return rows(X, n_in, dtype, name=name)
+        return rows(X, n_in, dtype, name=name, trusted=trusted)
     dtype = np.dtype(dtype)
     _check_shape(tuple(X.shape), n_in, name)
     if X.dtype.kind not in "biuf":

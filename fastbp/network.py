@@ -22,7 +22,7 @@ from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
 from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
 from fastbp.initializers import INITIALIZERS
-from fastbp.inputs import source
+from fastbp.inputs import check_finite, source
 from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
 from fastbp.schedules import Pace, Schedule
@@ -333,6 +333,9 @@ class Network:
         FloatingPointError
             The loss or a weight became infinite or NaN; the network, and the state of its optimizer, are as the last
             complete epoch before left them.
+        MemoryError
+            The network has the weights after the last mini-batch that was completed or, where there is no memory for
+            them either, those that others saw last.
         RuntimeError
             The network is in training already.
         ImportError
@@ -428,6 +431,8 @@ class Network:
         weight = sample_weights(sample_weight, len(samples))
         classify = self._classifies(wanted)
         n_held_out = _held_out(validation_fraction, len(samples), validation_data)
+        if n_held_out or epochs == 0 or isinstance(rule, LBFGS):
+            _check(samples)  # otherwise all of them are met in the first epoch, where a number that is lost shows them
         validation = None
         if validation_data is not None:
             X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
@@ -494,7 +499,7 @@ class Network:
             epochs, n, batch_size, order, pace.rates, steps, data.classify, self._validation(data, run),
             lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
         )  # fmt: skip
-        drawn_before = self._rng.bit_generator.state
+        drawn_before, before, refused = self._rng.bit_generator.state, self._optimizer, False
         try:
             train(run, plan, state, callbacks=watchers, publish=publish if publishes else None)
         except FloatingPointError:
@@ -502,13 +507,16 @@ class Network:
             self._rng.bit_generator.state = drawn_before
             for _ in range(state.history.epochs):
                 order()
+            refused = True
+            _check(data.samples)
+            refused = False
             raise
         finally:
             reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
             optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
             weights, biases = run.canonical()  # all or, without memory, nothing
             self._publish(weights, biases)
-            self._optimizer = optimizer
+            self._optimizer = before if refused else optimizer
         return state.history
 
     def _minimize(self, data: _Data, rule: LBFGS, watchers: Sequence[Callback], *, publishes: bool) -> History:
@@ -640,8 +648,9 @@ class Network:
         weight = sample_weights(sample_weight, len(samples))
         packed = self._published.packed(self._architecture)
         report = evaluate(
-            self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads)
-        )
+            self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads),
+            doubt=lambda: _check(samples),
+        )  # fmt: skip
         return float(np.average(report[:, HITS], weights=weight))
 
     def gradients(
@@ -674,12 +683,14 @@ class Network:
         order, starts, steps = np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS))
         steps[:, SCALE] = scales(divisors(order, starts, weight))
         run.minibatches(order, starts, steps)
+        if not run.is_finite():
+            _check(samples)
         return run.state()[0]
 
     # Parts
 
     def _rows(self, X: ArrayLike) -> Floats | SparseRows:
-        return source(X, self.sizes[0], self.dtype)
+        return source(X, self.sizes[0], self.dtype, trusted=True)
 
     def _targets(self, y: ArrayLike, n: int, name: str = "y") -> Targets:
         a = self._architecture
@@ -696,7 +707,10 @@ class Network:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
         packed = self._published.packed(self._architecture)
         wanted = dict(zip(layers, arrays, strict=True))
-        evaluate(self._architecture, packed, samples, wanted=wanted, n_threads=_threads(n_threads))
+        evaluate(
+            self._architecture, packed, samples, wanted=wanted, n_threads=_threads(n_threads),
+            doubt=lambda: _check(samples),
+        )  # fmt: skip
         return arrays
 
     def _measure(
@@ -709,8 +723,9 @@ class Network:
     ) -> tuple[float, float | None]:
         classify = self._classifies(wanted)
         report = evaluate(
-            self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads)
-        )
+            self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads),
+            doubt=lambda: _check(samples),
+        )  # fmt: skip
         cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
         return cost, hits if classify else None
 
@@ -793,6 +808,12 @@ class Network:
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
+
+
+def _check(samples: Floats | SparseRows) -> None:
+    """Raise ValueError where dense samples, trusted so far, are not finite; what is sparse was checked at the door."""
+    if not isinstance(samples, SparseRows):
+        check_finite(samples)
 
 
 def _either(wanted: Targets) -> NDArray[Any]:

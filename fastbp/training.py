@@ -316,7 +316,8 @@ def _lay_out(chunk: Chunk, batch_size: int) -> tuple[NDArray[np.int64], NDArray[
         orders.append(order)
         starts.append(at + ends)
         at += len(order)
-    return np.ascontiguousarray(np.concatenate(orders)), np.concatenate(starts)
+    together = orders[0] if len(orders) == 1 else np.concatenate(orders)
+    return np.ascontiguousarray(together), np.concatenate(starts)
 
 
 def _record(epoch: _Epoch, report: NDArray[np.float64], last: int, plan: Plan, seconds: float) -> None:

@@ -38,3 +38,10 @@ def result(i: int, n_threads: int | None = None) -> str:
         assert np.isfinite(array).all()
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def trained(i: int, n_threads: int | None = None) -> str:
+    """Train only: one kernel, where it must be compiled; return the digest of the weights."""
+    network, X, y, options = candidate(i)
+    network.fit(X, y, n_threads=n_threads, **options)
+    return sha256(b"".join(w.tobytes() for w in network.weights)).hexdigest()

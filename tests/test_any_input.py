@@ -256,7 +256,10 @@ def test_arrays_changed_meanwhile(cases: Cases, tmp_path: Path) -> None:
             finally:
                 stop.set()
                 thread.join()
-            network.fit(X_given, y_given, verbose=False)
+            try:
+                network.fit(X_given, y_given, verbose=False)
+            except FloatingPointError:  # weights that 1e30 made are finite, and too large to go on from
+                assert abs(bad) == 1e30
             held += all(np.isfinite(A).all() for A in (*network.weights, *network.biases))
 
         try:

@@ -10,7 +10,14 @@ import pytest
 
 import fastbp
 from fastbp.engine import cores
-from fastbp.engine.cores import WORK_PER_START, WORK_PER_THREAD, available_cores, n_workers_for
+from fastbp.engine.cores import (
+    WORK_PER_START,
+    WORK_PER_THREAD,
+    WORK_PER_TRIAL,
+    Choice,
+    available_cores,
+    n_workers_for,
+)
 
 VARIABLES = ["FASTBP_NUM_THREADS", "OMP_NUM_THREADS"]
 
@@ -238,3 +245,40 @@ def test_no_call_takes_more_than_it_may(monkeypatch):
         network.fit(X, y, batch_size=1000, verbose=False, n_threads=2)
         assert seen == [2]
         seen.clear()
+
+
+class TestChoice:
+    """Of a number of threads for the mini-batches of a training, by trials whose times are given here."""
+
+    WORK = 100_000
+    TRIAL = WORK_PER_TRIAL // WORK
+
+    def run(self, choice: Choice, n: int, seconds: dict[int, float], most: int) -> list[tuple[int, int, int]]:
+        portions = []
+        for begin, end, n_workers in choice.portions(n, most):
+            portions.append((begin, end, n_workers))
+            choice.took(n_workers, end - begin, seconds[n_workers] * (end - begin))
+        assert [portion[0] for portion in portions] == [0, *(portion[1] for portion in portions[:-1])]
+        assert portions[-1][1] == n
+        return portions
+
+    @pytest.mark.parametrize(("alone", "together", "best"), [(1.0, 0.6, 2), (1.0, 0.97, 1), (1.0, 5.0, 1)])
+    def test_both_are_tried_and_the_faster_goes_on(self, alone: float, together: float, best: int) -> None:
+        choice, seconds = Choice(2, self.WORK), {1: alone, 2: together}
+        t = self.TRIAL
+        assert self.run(choice, 100 * t, seconds, 2) == [(0, t, 2), (t, 2 * t, 1), (2 * t, 100 * t, best)]
+        for _ in range(14):
+            assert self.run(choice, 100 * t, seconds, 2) == [(0, 100 * t, best)]
+        other = 3 - best
+        assert self.run(choice, 100 * t, seconds, 2) == [(0, t, other), (t, 100 * t, best)], "tried again"
+
+    def test_it_follows_the_machine(self) -> None:
+        choice, t = Choice(2, self.WORK), self.TRIAL
+        self.run(choice, 100 * t, {1: 1.0, 2: 0.6}, 2)
+        self.run(choice, 100 * t, {1: 1.0, 2: 3.0}, 2)  # a neighbour took a core: this chunk is slow, the next is not
+        assert self.run(choice, 100 * t, {1: 1.0, 2: 3.0}, 2) == [(0, 100 * t, 1)]
+
+    def test_the_work_decides_where_a_trial_does_not_pay(self) -> None:
+        assert self.run(Choice(2, self.WORK), 4 * self.TRIAL - 1, {1: 1.0}, 2) == [(0, 4 * self.TRIAL - 1, 1)]
+        assert self.run(Choice(2, 1e9), 100, {2: 1.0}, 2) == [(0, 100, 2)]
+        assert self.run(Choice(8, self.WORK), 1000 * self.TRIAL, {1: 1.0}, 1) == [(0, 1000 * self.TRIAL, 1)]

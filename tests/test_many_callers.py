@@ -109,9 +109,10 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr("fastbp.engine.run.run_team", noting)
     monkeypatch.setattr(cores, "available_cores", lambda: 8)
-    for name in "WORK_PER_THREAD", "WORK_PER_START":
+    for name in "WORK_PER_THREAD", "SURE_WORK_PER_THREAD", "WORK_PER_START":
         monkeypatch.setattr(cores, name, 1)
     monkeypatch.setattr("fastbp.engine.run.WORK_PER_START", 1)
+    monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
     monkeypatch.setattr(cores.n_workers_for, "__defaults__", (1,))
     for name in "FASTBP_NUM_THREADS", "OMP_NUM_THREADS":
         monkeypatch.delenv(name, raising=False)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from candidates import KINDS, result
+from candidates import KINDS, result, trained
 from cases import Cases
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="no fork here")
@@ -194,8 +194,9 @@ def test_forks_while_kernels_are_loaded(cases: Cases, tmp_path: Path, wanted: li
 
 @forks
 @pytest.mark.hazard("processes", "fork while another thread compiles for the first time")
-def test_forks_while_kernels_are_compiled(cases: Cases, tmp_path: Path, wanted: list[str]) -> None:
-    program = (FORKS + FIRST).replace("WANTED", repr(wanted)).replace("DELAYS", "[0.4]")
+def test_forks_while_kernels_are_compiled(cases: Cases, tmp_path: Path) -> None:
+    program = (FORKS + FIRST).replace("WANTED", repr([trained(0), trained(1)])).replace("DELAYS", "[0.4]")
+    program = program.replace("import candidate, result", "import candidate, trained as result")
     cases.count_in_child(tmp_path, program, options=WARNED, FASTBP_CACHE_DIR=str(tmp_path / "cold"))
 
 

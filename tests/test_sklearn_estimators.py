@@ -16,7 +16,7 @@ from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
 
 import fastbp.sklearn
-from fastbp.engine.run import Run
+from fastbp.engine.run import Run, layout_of
 from fastbp.history import History, TrainingState
 from fastbp.sklearn import MLPClassifier, MLPRegressor
 from fastbp.sklearn.descent import Descent, Improvement
@@ -299,3 +299,15 @@ def test_without_scikit_learn_the_import_says_what_is_missing(monkeypatch: pytes
         ImportError, match=r"scikit-learn 1\.6 or later: install it by  pip install 'fastbp\[sklearn\]'"
     ):
         importlib.import_module("fastbp.sklearn")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_unpacked_are_the_rows(dtype: str) -> None:
+    layout = layout_of(_architecture((5, 37, 3), "relu", "identity", dtype))
+    rng = np.random.default_rng(0)
+    weights, biases = [rng.random((37, 5)), rng.random((3, 37))], [rng.random(37), rng.random(3)]
+    rows, columns = (layout.unpack(layout.pack(weights, biases), order) for order in ("C", "F"))
+    for w, by_rows, by_columns in zip(weights, rows[0], columns[0], strict=True):
+        assert by_columns.flags.f_contiguous
+        assert np.array_equal(by_rows, w.astype(dtype))
+        assert np.array_equal(by_columns, by_rows)

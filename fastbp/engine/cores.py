@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastbp.arguments import whole
 
-__all__ = ["Call", "available_cores", "get_num_threads", "n_workers_for", "set_num_threads", "share_of"]
+__all__ = ["Call", "Choice", "available_cores", "get_num_threads", "n_workers_for", "set_num_threads", "share_of"]
 
-# Multiply-adds of a mini-batch that repay one more thread: two barriers, and the weights' way from core to core.
-WORK_PER_THREAD = 1_000_000
+# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
+# that surely do.
+WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
+# Multiply-adds of a trial of a number of threads: about a millisecond
+WORK_PER_TRIAL = 50_000_000
+_CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
+_GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
 WORK_PER_START = 10_000_000
 _limit: int | None = None
@@ -143,3 +149,48 @@ def share_of(n_workers: int) -> int:
     if n_workers == 1 or len(_calls) <= 1:
         return n_workers
     return max(1, min(n_workers, max(available_cores(), get_num_threads()) // max(1, len(_calls))))
+
+
+class Choice:
+    """How many threads compute the mini-batches of a training: tried out, because a busy core decides it too.
+
+    No bit depends on it. Where the work leaves no doubt, and where it is too little for a trial, the work decides.
+
+    Parameters
+    ----------
+    most : int
+        The most threads.
+    work : int
+        Multiply-adds of a mini-batch.
+    """
+
+    def __init__(self, most: int, work: float) -> None:
+        self.most, self._work = most, work
+        self._sure = work >= SURE_WORK_PER_THREAD * most
+        self._seconds: dict[int, float] = {}  # a mini-batch, by threads
+        self._chunks = 0
+
+    def portions(self, n: int, most: int) -> Iterator[tuple[int, int, int]]:
+        """Cut n mini-batches into portions (begin, end, threads), with at most `most` threads; `took` after each."""
+        trial = max(1, int(WORK_PER_TRIAL / self._work))
+        if most == 1 or self._sure or n < 4 * trial:
+            yield 0, n, most if self._sure else min(most, self._best(most))
+            return
+        self._chunks += 1
+        if self._chunks % _CHUNKS_PER_TRIAL == 0:
+            self._seconds.pop(1 if self._best(most) == most else most, None)
+        begin = 0
+        for n_workers in (most, 1):
+            if n_workers not in self._seconds:
+                yield begin, begin + trial, n_workers
+                begin += trial
+        yield begin, n, self._best(most)
+
+    def took(self, n_workers: int, n: int, seconds: float) -> None:
+        """Note the time that n mini-batches took."""
+        self._seconds[n_workers] = seconds / n
+
+    def _best(self, most: int) -> int:
+        if 1 in self._seconds and most in self._seconds:
+            return most if self._seconds[most] < _GAIN * self._seconds[1] else 1
+        return min(most, max(1, int(self._work // (SURE_WORK_PER_THREAD // 2))))

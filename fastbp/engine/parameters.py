@@ -7,7 +7,7 @@ target (its SIMD width), canonical arrays do not: those are what a network owns,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,12 +108,12 @@ class Layout:
             flat[start : start + n_out] = b
         return flat
 
-    def unpack(self, flat: Floats) -> tuple[list[Floats], list[Floats]]:
-        """Return new weights and biases from a flat array."""
+    def unpack(self, flat: Floats, order: Literal["C", "F"] = "C") -> tuple[list[Floats], list[Floats]]:
+        """Return new weights, in rows or columns, and biases from a flat array."""
         weights, biases = [], []
         for l, layer in enumerate(self.layers):
             n_in, n_out = int(layer[column.N_IN]), int(layer[column.N_OUT])
-            w = np.empty((n_out, n_in), self.dtype)
+            w = np.empty((n_out, n_in), self.dtype, order=order)
             for neurons, view in self._panels(flat, l):
                 part = w[neurons]
                 whole, rest = divmod(len(part), view.shape[2])
@@ -145,8 +145,11 @@ class Layout:
     def parameters(
         self, weights: Sequence[Floats], biases: Sequence[Floats], state: Sequence[Any] = (), *, sums: bool = False
     ) -> Parameters:
-        """Return all flat arrays of a run: packed weights, the optimizer's state as packed slots, room for sums."""
-        slots = [self.pack(*slot) for slot in state]
+        """Return all flat arrays of a run: packed weights, the optimizer's state as packed slots, room for sums.
+
+        A slot that is None is all zeros.
+        """
+        slots = [aligned_zeros(self.size, self.dtype) if slot is None else self.pack(*slot) for slot in state]
         nothing = np.zeros(0, self.dtype)
         return Parameters(
             weights=self.pack(weights, biases),

@@ -5,7 +5,8 @@ A `Run` holds the packed parameters and every buffer of one training; `evaluate`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
+from fastbp.engine.cores import WORK_PER_START, Call, Choice, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, row_stride
 from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
@@ -158,8 +159,13 @@ class Run:
         self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
         self._shares = n_threads is None
+<<<<<<< HEAD
+        self._choice = Choice(self.n_workers, self.work)
         zero = [np.zeros_like(w) for w in weights], [np.zeros_like(b) for b in biases]
         slots = list(state) or [zero] * self.n_slots
+=======
+        slots: list[Layer | None] = [*state] or [None] * self.n_slots
+>>>>>>> sklearn
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
         # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
         stride = row_stride(architecture.n_in, X.itemsize)
@@ -220,16 +226,23 @@ class Run:
         are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
-        task = self._train(order, starts, steps, self.report)
+        if self.work * len(steps) <= WORK_IN_CALLER and (self._shares or self.n_workers == 1):
+            with Call():
+                self._train(order, starts, steps, self.report)(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+            return self.report
         with Call():
-            n_workers = share_of(self.n_workers) if self._shares else self.n_workers
-            if n_workers == 1 and self.work * len(steps) <= WORK_IN_CALLER:
-                task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
-                return self.report
-            _, error = run_team(task, n_workers)
-        if error is not None:
-            raise error
+            for begin, end, n_workers in self._portions(len(steps)):
+                task = self._train(order, starts[begin : end + 1], steps[begin:end], self.report[begin:end])
+                started = time.perf_counter()
+                n_workers = share_of(n_workers) if self._shares else n_workers
+                _, error = run_team(task, n_workers)
+                if error is not None:
+                    raise error
+                self._choice.took(n_workers, end - begin, time.perf_counter() - started)
         return self.report
+
+    def _portions(self, n: int) -> Iterable[tuple[int, int, int]]:
+        return self._choice.portions(n, self.n_workers) if self._shares else [(0, n, self.n_workers)]
 
     def canonical(self) -> tuple[list[Floats], list[Floats]]:
         """Return the weights and biases as new arrays."""
@@ -270,6 +283,7 @@ def evaluate(
     classify: bool = False,
     wanted: dict[int, Floats] | None = None,
     n_threads: int | None = None,
+    doubt: Callable[[], None] | None = None,
 ) -> NDArray[np.float64]:
     """Send samples forward.
 
@@ -284,6 +298,8 @@ def evaluate(
     wanted : dict of l -> array (n, n_out of layer l)
         Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
     n_threads : int or None
+    doubt : callable, optional
+        Called at the end where X may have entries that are not finite; nothing was raised because of them.
 
     Returns
     -------
@@ -291,7 +307,10 @@ def evaluate(
         Cost and hit of each sample; empty without y.
     """
     with Call():
-        return _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
+        report, doubtful = _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
+    if doubtful and doubt is not None:
+        doubt()
+    return report
 
 
 def _evaluate(
@@ -302,7 +321,7 @@ def _evaluate(
     classify: bool,
     wanted: dict[int, Floats],
     n_threads: int | None,
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], bool]:
     layout = layout_of(architecture)
     n = len(X)
     rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
@@ -316,9 +335,13 @@ def _evaluate(
     samples = _samples(architecture, X, y, classify, 0)
     report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
 
+    doubtful = [0] * n_workers
+
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
         begin, end = n * worker // n_workers, n * (worker + 1) // n_workers
-        evaluate_kernel(layers, parameters, samples, buffers, report, words, begin, end, rows * worker, rows)
+        doubtful[worker] = evaluate_kernel(
+            layers, parameters, samples, buffers, report, words, begin, end, rows * worker, rows
+        )
         return 0
 
     if n_workers == 1 and work < WORK_PER_INTERRUPT:
@@ -327,4 +350,4 @@ def _evaluate(
         _, error = run_team(task, n_workers)
         if error is not None:
             raise error
-    return report
+    return report, any(doubtful)

@@ -64,16 +64,22 @@ class _Worker(threading.Thread):
 
     def has_finished(self, timeout: float) -> bool:
         """Wait; whether it has finished, or has died before it began because there was no memory."""
-        if self._at_work.acquire(timeout=timeout):
-            self._at_work.release()
-            return True
-        if self.ident in sys._current_frames():
-            return False
-        if self._at_work.acquire(blocking=False):
-            self._at_work.release()
-        elif self.error is None:
-            self.error = MemoryError("a thread could not begin")
+        if not self._at_work.acquire(timeout=timeout):
+            if self.is_alive():
+                return False
+            if not self._at_work.acquire(blocking=False):
+                self.error = self.error or MemoryError("a thread could not begin")
+                return True
+        self._at_work.release()
         return True
+
+    def is_at_work(self) -> bool:
+        """Whether it has not said that it has finished, and has a frame."""
+        return self._at_work.locked() and self.ident in sys._current_frames()
+
+    def has_failed(self) -> bool:
+        """Whether it has raised something, or has died."""
+        return self.has_finished(0) and self.error is not None
 
 
 def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
@@ -108,7 +114,7 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
             worker.start()
         for worker in workers:
             while not worker.has_finished(_GLANCE):  # a signal may have reached another thread than this
-                if any(other.error is not None for other in workers):  # had no memory to say so
+                if any(other.has_failed() for other in workers):  # and had no memory to say so
                     words[ABORT] = 1
         for worker in workers:
             worker.join()
@@ -147,7 +153,8 @@ def _join(workers: list[_Worker]) -> None:
         while True:
             try:
                 if worker.ident is not None:
-                    while not worker.has_finished(_GLANCE):
+                    # an interrupted is_alive, too, takes a thread for ended; one that has a frame has not
+                    while not worker.has_finished(_GLANCE) or worker.is_at_work():
                         pass
                     worker.join()
                 elif worker in threading.enumerate() and time.monotonic() < deadline:

@@ -42,13 +42,8 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 
 @jit
-def forward_layer(
-    layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, first, last, hidden, training
-):
-    """The a of a hidden layer, or the z of the output layer: rows begin <= i < end, neurons first <= j < last.
-
-    When training, deltas of hidden layers hold sigma'(z_j) until BP2 multiplies them.
-    """
+def layer_sums(layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, first, last):
+    """The z of a layer: rows begin <= i < end, neurons first <= j < last; all neurons where X is sparse."""
     n_in, stride, index = layer[N_IN], layer[STRIDE], workspace.index
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
     wide = n_columns(WIDE, w)
@@ -61,22 +56,36 @@ def forward_layer(
     if last > split and not sparse:
         panel = w + split * layer[K_PADDED]
         weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel, b + split, n_in, z + split, index, stride)
-    if hidden:
-        prime = workspace.delta + layer[A]
-        activate_columns(layer[ACTIVATION], z, prime, stride, begin, end, first, last, training)
+
+
+@jit
+def activate_layer(layer, workspace, begin, end, first, last, training):
+    """The a of a hidden layer from its z; when training, its deltas hold sigma'(z_j) until BP2 multiplies them."""
+    z, prime = workspace.a + layer[A], workspace.delta + layer[A]
+    activate_columns(layer[ACTIVATION], z, prime, layer[STRIDE], begin, end, first, last, training)
 
 
 @jit
 def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end):
-    """All hidden layers' a, and the output layer's z, for rows begin <= i < end."""
+    """All hidden layers' a, and the output layer's z, for rows begin <= i < end.
+
+    Returns in how many of the rows the first neuron's z is not finite: an input that is not finite always shows there.
+    """
+    doubtful = 0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        n, hidden = padded_neurons(layer, parameters.weights), l < layers.n - 1
-        forward_layer(
-            layer, parameters.weights, x, x_index, x_stride, non_zeros, l == 0 and non_zeros.sparse == 1, workspace,
-            begin, end, 0, n, hidden, False,
+        sparse, n = l == 0 and non_zeros.sparse == 1, padded_neurons(layer, parameters.weights)
+        layer_sums(
+            layer, parameters.weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, 0, n
         )  # fmt: skip
+        if l == 0:
+            for i in range(begin, end):
+                z = workspace.a[layer[A] + i * layer[STRIDE]]
+                doubtful += z - z != 0.0
+        if l < layers.n - 1:
+            activate_layer(layer, workspace, begin, end, 0, n, False)
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
+    return doubtful
 
 
 @jit
@@ -87,7 +96,7 @@ def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, worksp
     by_rows = True
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        sparse, hidden = l == 0 and non_zeros.sparse == 1, l < layers.n - 1
+        sparse = l == 0 and non_zeros.sparse == 1
         owned = is_owned(layer, weights, rows, n_workers) and not sparse
         if owned and l > 0 and by_rows and not barrier(team, n_workers):
             return False
@@ -96,9 +105,11 @@ def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, worksp
         if owned:
             row, last_row = 0, rows
             first, last = own_neurons(layer, weights, worker, n_workers)
-        forward_layer(
-            layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, row, last_row, first, last, hidden, True
-        )
+        layer_sums(
+            layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, row, last_row, first, last
+        )  # fmt: skip
+        if l < layers.n - 1:
+            activate_layer(layer, workspace, row, last_row, first, last, True)
         if owned and not barrier(team, n_workers):
             return False
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]

@@ -18,7 +18,6 @@ from fastbp.kernels.layers import (
     N_OUT,
     PANELS,
     PENALISED,
-    SQUARED,
     STRIDE,
     STRIP,
     STRIPS,
@@ -122,7 +121,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
         if last:
             if penalty != 0.0:
                 sums = squares_of(layer, workspace, j, k_here)
-                square(weights + q, min(rows, n_in - k_here), columns, k_here % SQUARED == 0, sums)
+                square(weights + q, min(rows, n_in - k_here), columns, sums)
             update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]

@@ -37,7 +37,7 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, output, output_cost
-from fastbp.kernels.simd import int32_at, load16, pointer, pointer_at, store
+from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
@@ -66,17 +66,21 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         wanted = class_of(delta, n) if samples.classify else -1
         workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
         workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
-        if samples.weight:
-            weigh(pointer_at(samples.weight, workspace.cost)[order[i] + shift], delta, n, workspace, i)
+    if samples.weight:
+        weigh(pointer_at(samples.weight, workspace.cost), order, shift, layer, workspace, begin, end)
 
 
 @jit
-def weigh(weight, delta, n, workspace, i):
-    """Let the sample of row i count as `weight` samples, in its delta, cost and hit."""
-    for j in range(0, n, 16):
-        store(delta + j, load16(delta + j) * weight)
-    workspace.cost[i] *= weight
-    workspace.hits[i] *= weight
+def weigh(weights, order, shift, layer, workspace, begin, end):
+    """Let each sample of these rows count as often as it weighs, in its delta, cost and hit."""
+    outline()
+    for i in range(begin, end):
+        weight = weights[order[i] + shift]
+        delta = workspace.delta + (layer[A] + i * layer[STRIDE])
+        for j in range(0, layer[N_OUT], 16):
+            store(delta + j, load16(delta + j) * weight)
+        workspace.cost[i] *= weight
+        workspace.hits[i] *= weight
 
 
 @jit
@@ -191,9 +195,10 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
     """Forward passes over the samples begin <= i < end, `rows` at a time in the workspace's rows from `base` on.
 
     Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i. An
-    abort is honoured between the rows.
+    abort is honoured between the rows. Returns how many samples' inputs may not be finite.
     """
     mode = flush_subnormals()
+    doubtful = 0
     layers, parameters, workspace = as_pointers(layers, parameters, workspace)
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     words = pointer(team)
@@ -203,7 +208,9 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
         last = base + min(rows, end - row)
         x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
         non_zeros = non_zeros_of(samples, workspace.index, row - base)
-        forward(layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last)
+        doubtful += forward(
+            layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last
+        )  # fmt: skip
         if samples.y:
             output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
             for i in range(base, last):
@@ -215,3 +222,4 @@ def evaluate(layers, parameters, samples, workspace, report, team, begin, end, b
                 output(output_layer[ACTIVATION], z, output_layer[N_OUT])
         hand_out(layers, workspace, base, last, row)
     restore_mode(mode)
+    return doubtful

@@ -118,7 +118,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     - a warm start counts the epochs without improvement anew, where scikit-learn's stops after one epoch;
     - weights that did not stay finite, or any other error, leave an earlier fit as it was;
     - a mini-batch whose samples all weigh nothing changes nothing, where scikit-learn's is an error;
-    - `loss_` does not clip probabilities.
+    - the loss does not clip probabilities (`loss_`, and what L-BFGS compares in its line search).
 
     The number of threads adapts to the work, the machine and what joblib leaves; `fastbp.set_num_threads` limits it.
     The numbers do not depend on it.

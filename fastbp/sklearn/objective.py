@@ -86,5 +86,5 @@ class Objective:
         report = self._run.minibatches(self._order, self._starts, self._steps)
         scale, penalty = self._steps[0, SCALE], self._steps[0, PENALTY]
         loss = float(report[0, COST] * scale + penalty / 2 * report[0, NORM])
-        weights, biases = self._run.state()[0]
+        weights, biases = self._run.layout.unpack(self._run.parameters.slot_1, order="F")
         return loss, pack([w.T for w in weights], biases)

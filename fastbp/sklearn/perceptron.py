@@ -354,18 +354,19 @@ class Perceptron(BaseEstimator):
 
     def _take_over(self, run: Run, descent: Descent, history: History) -> None:
         """Make a training's end the estimator's own."""
-        dtypes = [w.dtype for w in self.coefs_], [b.dtype for b in self.intercepts_]
         holdout, improvement = descent.holdout, descent.improvement
         if holdout is None:
-            self.coefs_, self.intercepts_ = _canonical(run, run.parameters.weights, *dtypes)
+            self.coefs_, self.intercepts_ = _canonical(run, run.parameters.weights)
         else:
             if holdout.best is not None:
-                self._best_coefs, self._best_intercepts = _canonical(run, holdout.best, *dtypes)
+                self._best_coefs, self._best_intercepts = _canonical(run, holdout.best)
             # copies: a later fit or its user must not change what is best
             self.coefs_ = [w.copy() for w in self._best_coefs]
             self.intercepts_ = [b.copy() for b in self._best_intercepts]
         self._optimizer = descent.optimizer
-        self._optimizer.remember(run.state(), run.steps)
+        slots = (run.parameters.slot_1, run.parameters.slot_2)[: run.n_slots]
+        unpacked = (_canonical(run, slot) for slot in slots)
+        self._optimizer.remember(([*coefs, *intercepts] for coefs, intercepts in unpacked), run.steps)
         self._no_improvement_count = improvement.count
         self.n_iter_ = history.epochs
         self.t_ = descent.t + (history.epochs - descent.epochs) * len(descent.samples)
@@ -512,8 +513,7 @@ def _laid_out(X: Any, dtype: Any) -> Any:
     return read_only(np.require(X, dtype, ["C", "A"]), dtype)
 
 
-def _canonical(run: Run, flat: Floats, w_dtypes: list[Any], b_dtypes: list[Any]) -> tuple[list[Floats], list[Floats]]:
-    """Return coefs and intercepts from a run's flat parameters."""
-    weights, biases = run.layout.unpack(flat)
-    coefs = [np.ascontiguousarray(w.T, dtype) for w, dtype in zip(weights, w_dtypes, strict=True)]
-    return coefs, [b.astype(dtype, copy=False) for b, dtype in zip(biases, b_dtypes, strict=True)]
+def _canonical(run: Run, flat: Floats) -> tuple[list[Floats], list[Floats]]:
+    """Return coefs and intercepts from one of a run's flat arrays."""
+    weights, biases = run.layout.unpack(flat, order="F")
+    return [w.T for w in weights], biases

@@ -120,8 +120,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     - the squared error of several outputs is their sum, whose gradient scikit-learn computes too, but reports and
       compares divided by their number (`loss_`, `tol`, and what L-BFGS minimises);
     - `partial_fit` is absent with `solver='lbfgs'`;
-    - y has the dtype of X, so that float32 samples are trained on in float32;
-    - `loss_` does not clip probabilities.
+    - y has the dtype of X, so that float32 samples are trained on in float32.
 
     The number of threads adapts to the work, the machine and what joblib leaves; `fastbp.set_num_threads` limits it.
     The numbers do not depend on it.

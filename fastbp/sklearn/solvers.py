@@ -5,7 +5,7 @@ They are named, and hold what they hold, as in scikit-learn: users read `estimat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,9 +52,9 @@ class SGDOptimizer:
         """What it remembers, as the engine takes it."""
         return [_slot(self.velocities)] if self.velocities else []
 
-    def remember(self, slots: Sequence[Slot], steps: int) -> None:
+    def remember(self, slots: Iterator[list[Floats]], steps: int) -> None:
         """Take over what the engine hands back after `steps` mini-batches."""
-        self.velocities = _arrays(slots[0]) if slots else []
+        self.velocities = next(slots, [])
 
     @property
     def steps(self) -> int:
@@ -113,10 +113,10 @@ class AdamOptimizer:
         """What it remembers, as the engine takes it."""
         return [_slot(self.ms), _slot(self.vs)] if self.ms else []
 
-    def remember(self, slots: Sequence[Slot], steps: int) -> None:
+    def remember(self, slots: Iterator[list[Floats]], steps: int) -> None:
         """Take over what the engine hands back after `steps` mini-batches."""
         self.t = steps
-        self.ms, self.vs = _arrays(slots[0]), _arrays(slots[1])
+        self.ms, self.vs = next(slots), next(slots)
         if steps:
             self.learning_rate = float(self._rates(np.array([float(steps)]))[0])
 
@@ -148,8 +148,3 @@ class AdamOptimizer:
 def _slot(arrays: Sequence[Floats]) -> Slot:
     half = len(arrays) // 2
     return [array.T for array in arrays[:half]], list(arrays[half:])
-
-
-def _arrays(slot: Slot) -> list[Floats]:
-    weights, biases = slot
-    return [np.ascontiguousarray(w.T) for w in weights] + biases
