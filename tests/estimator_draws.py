@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import _multilayer_perceptron as mlp
 
 # The bounds of the issue: of the layer's largest weight, after ten epochs and after ten iterations of L-BFGS.
 BOUNDS = {"float64": 1e-9, "float32": 1e-5}
@@ -175,18 +176,19 @@ def make_draw(number: int, solver: str) -> Draw:
 
 
 @contextmanager
-def summed_over_outputs() -> Iterator[None]:
-    """Mend scikit-learn's squared error of several outputs: the loss whose gradient it computes, the sum over them."""
-    from sklearn.neural_network import _multilayer_perceptron as mlp
-
-    def squared_loss(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        return 0.5 * np.average((y_true - y_pred) ** 2, weights=sample_weight, axis=0).sum()
-
-    mlp.LOSS_FUNCTIONS["squared_error"], kept = squared_loss, mlp.LOSS_FUNCTIONS["squared_error"]
+def other_losses(**losses: Callable[..., Any]) -> Iterator[None]:
+    """Put functions in the place of scikit-learn's losses."""
+    kept = dict(mlp.LOSS_FUNCTIONS)
+    mlp.LOSS_FUNCTIONS.update(losses)
     try:
         yield
     finally:
-        mlp.LOSS_FUNCTIONS["squared_error"] = kept
+        mlp.LOSS_FUNCTIONS.update(kept)
+
+
+def summed_over_outputs(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    """Return the loss whose gradient scikit-learn computes: the sum over outputs, where its own is their mean."""
+    return 0.5 * np.average((y_true - y_pred) ** 2, weights=sample_weight, axis=0).sum()
 
 
 def fit(draw: Draw, module: Any, change: Callable[[Any], Any] | None = None) -> Any:
@@ -218,13 +220,29 @@ class InFloat64:
             return [part.astype(dtype) for part in super()._init_coef(fan_in, fan_out, np.float32)]
 
 
-def fit_of_scikit_learn(draw: Draw, change: Callable[[Any], Any] | None = None) -> Any:
-    """Return scikit-learn's fit, mended where fastbp's class docstrings say that it differs."""
+def fit_of_scikit_learn(draw: Draw, change: Callable[[Any], Any] | None = None) -> tuple[Any, bool]:
+    """Return scikit-learn's fit, mended where fastbp is documented to differ, and whether it clipped a probability."""
     change = change or (lambda X: X)
-    with summed_over_outputs() if draw.sums_outputs else nullcontext():
+    clipped = []
+
+    def watched(loss: Callable[..., Any]) -> Callable[..., Any]:
+        def watching(y_true: Any, y_prob: Any, sample_weight: Any = None) -> Any:
+            right = np.where(y_true, y_prob, 1 - y_prob if loss is binary else 1)
+            clipped.append(bool((right < np.finfo(y_prob.dtype).eps).any()))
+            return loss(y_true, y_prob, sample_weight)
+
+        return watching
+
+    binary = mlp.LOSS_FUNCTIONS["binary_log_loss"]
+    losses = {name: watched(mlp.LOSS_FUNCTIONS[name]) for name in ("log_loss", "binary_log_loss")}
+    if draw.sums_outputs:
+        losses["squared_error"] = summed_over_outputs
+    with other_losses(**losses):
         if draw.parameters["solver"] == "lbfgs" and draw.dtype == "float32":
-            return fit(draw, InFloat64, lambda X: change(X.astype(np.float64)))
-        return fit(draw, neural_network, change)
+            fitted = fit(draw, InFloat64, lambda X: change(X.astype(np.float64)))
+        else:
+            fitted = fit(draw, neural_network, change)
+    return fitted, any(clipped)
 
 
 def one_ulp_away(X: Any) -> Any:

@@ -207,25 +207,27 @@ def test_metadata_routing() -> None:
         routing = estimator.get_metadata_routing()
         assert routing.fit.requests["sample_weight"] is True
         scaler = StandardScaler().set_fit_request(sample_weight=False)
-        search = GridSearchCV(make_pipeline(scaler, estimator), {"mlpclassifier__alpha": [1e-3]}, cv=3)
-        weighted = search.fit(X, LABELS, sample_weight=weights).best_estimator_[-1]
+        search = GridSearchCV(estimator, {"alpha": [1e-3]}, cv=3).fit(X, LABELS, sample_weight=weights)
+        piped = make_pipeline(scaler, estimator).fit(X, LABELS, sample_weight=weights)[-1]
         deaf = make("MLPClassifier").set_fit_request(sample_weight=False).set_score_request(sample_weight=False)
         plain = make_pipeline(scaler, deaf).fit(X, LABELS)[-1]
         with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError):
             GridSearchCV(make("MLPClassifier"), {"alpha": [1]}).fit(X, LABELS, sample_weight=weights)
         assert make("MLPClassifier").set_partial_fit_request(classes=True, sample_weight=True)
         assert make("MLPRegressor").set_partial_fit_request(sample_weight=True)
-    scaled = StandardScaler().fit_transform(X)
-    direct = make("MLPClassifier", alpha=1e-3).fit(scaled, LABELS, sample_weight=weights)
-    np.testing.assert_allclose(weighted.coefs_[0], direct.coefs_[0], rtol=1e-9)
-    assert not np.allclose(weighted.coefs_[0], plain.coefs_[0])
+    direct = make("MLPClassifier", alpha=1e-3).fit(X, LABELS, sample_weight=weights)
+    np.testing.assert_array_equal(search.best_estimator_.coefs_[0], direct.coefs_[0])
+    direct = make("MLPClassifier").fit(StandardScaler().fit_transform(X), LABELS, sample_weight=weights)
+    np.testing.assert_array_equal(piped.coefs_[0], direct.coefs_[0])
+    assert not np.allclose(piped.coefs_[0], plain.coefs_[0])
 
 
 def test_tags() -> None:
     for name in Y:
         ours, theirs = (make(name, module).__sklearn_tags__() for module in (fastbp.sklearn, neural_network))
-        assert ours == theirs
         assert ours.input_tags.sparse
+        theirs.input_tags.sparse = True  # version 1.6 forgets that
+        assert ours == theirs
 
 
 # Dumps

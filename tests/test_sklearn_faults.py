@@ -37,6 +37,11 @@ def both(name: str, **parameters: Any) -> tuple[Any, Any]:
     return getattr(fastbp.sklearn, name)(**parameters), getattr(neural_network, name)(**parameters)
 
 
+def compared(ours: Any, theirs: Any) -> list[Any]:
+    """Return both where the installed scikit-learn is one that is spoken of, else fastbp's alone."""
+    return [ours, theirs] if HAS_THE_FAULT else [ours]
+
+
 def weights(estimator: Any) -> list[np.ndarray]:
     return copy.deepcopy([*estimator.coefs_, *estimator.intercepts_])
 
@@ -52,7 +57,7 @@ def test_a_warm_fit_that_only_gets_worse_keeps_the_best_weights(solver: str) -> 
         max_iter=100, learning_rate_init=0.02, n_iter_no_change=100, random_state=0,
     )  # fmt: skip
     best, scores = {}, {}
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         estimator.fit(X, Y)
         best[estimator], scores[estimator] = weights(estimator), estimator.best_validation_score_
         assert scores[estimator] > 0.8
@@ -67,7 +72,7 @@ def test_a_warm_fit_that_only_gets_worse_keeps_the_best_weights(solver: str) -> 
 
 def test_weights_written_after_an_early_stop_leave_the_best_alone() -> None:
     ours, theirs = both("MLPRegressor", early_stopping=True, max_iter=3, random_state=0)
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         estimator.fit(X, Y)
         estimator.coefs_[0][:] = 7
     assert not (ours._best_coefs[0] == 7).any()
@@ -85,7 +90,7 @@ def test_a_warm_fit_validates_on_the_same_samples(name: str, weighted: bool) -> 
         learning_rate_init=1e-12, random_state=5,
     )  # fmt: skip
     sample_weight = RNG.uniform(0.5, 2, len(X)) if weighted else None
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         for _ in range(3):
             estimator.fit(X, y, sample_weight=sample_weight)
     np.testing.assert_allclose(ours.validation_scores_, ours.validation_scores_[0], rtol=1e-6)
@@ -111,7 +116,7 @@ def test_a_warm_fit_after_convergence_has_its_patience_again(solver: str, early_
         "MLPRegressor", hidden_layer_sizes=(5,), solver=solver, tol=10.0, n_iter_no_change=4, warm_start=True,
         early_stopping=early_stopping, random_state=0,
     )  # fmt: skip
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         estimator.fit(X, Y)
         assert estimator.n_iter_ in (5, 6)  # the first epoch may be an improvement; then five without one
         estimator.fit(X, Y)
@@ -145,7 +150,7 @@ def test_squared_error_of_several_outputs_is_summed_over_them(solver: str, weigh
         "MLPRegressor", hidden_layer_sizes=(8,), activation="tanh", solver=solver, alpha=0, max_iter=1, random_state=0,
         learning_rate_init=1e-13,
     )  # fmt: skip
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         estimator.fit(X, SEVERAL, sample_weight=sample_weight)
         error = np.average((estimator.predict(X) - SEVERAL) ** 2, weights=sample_weight, axis=0)
         summed, divided = 0.5 * error.sum(), 0.5 * error.mean()
@@ -161,7 +166,7 @@ def test_the_gradient_of_several_outputs_is_that_of_the_loss() -> None:
         "MLPRegressor", hidden_layer_sizes=(4,), activation="tanh", solver="lbfgs", alpha=0, max_iter=1, random_state=0
     )
     factors = []
-    for estimator in ours, theirs:
+    for estimator in compared(ours, theirs):
         estimator.fit(X, SEVERAL)
         theta = np.hstack([w.ravel() for w in [*estimator.coefs_, *estimator.intercepts_]]).astype(np.float64)
 
@@ -179,18 +184,35 @@ def test_the_gradient_of_several_outputs_is_that_of_the_loss() -> None:
         assert factors[1] == pytest.approx(3, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_loss_of_a_sure_error_is_not_clipped(dtype: Any) -> None:
+    """What is wrong by a logit of 50 costs 50, as its gradient says; scikit-learn's cost ends at -log(eps)."""
+    inputs = np.tile(np.array([[1.0], [-1.0]], dtype), (20, 1))
+    losses = {}
+    for module in compared(fastbp.sklearn, neural_network):
+        estimator = module.MLPClassifier(
+            (), alpha=0, solver="sgd", learning_rate_init=1e-12, max_iter=1, warm_start=True
+        )
+        estimator.fit(inputs, [0, 1] * 20)
+        estimator.coefs_[0][:], estimator.intercepts_[0][:] = 50, 0  # surely wrong: 1 belongs to the first class
+        losses[module] = estimator.fit(inputs, [0, 1] * 20).loss_
+    assert losses[fastbp.sklearn] == pytest.approx(50)
+    if HAS_THE_FAULT:
+        assert losses[neural_network] == pytest.approx(-np.log(np.finfo(dtype).eps), rel=1e-2)
+
+
 def test_float64_targets_of_float32_inputs_are_cast() -> None:
     """Training is float32 throughout: to the bit the same as with targets of float32."""
     fits = {}
-    for module in fastbp.sklearn, neural_network:
+    for module in compared(fastbp.sklearn, neural_network):
         for dtype in np.float32, np.float64:
             estimator = module.MLPRegressor(hidden_layer_sizes=(9,), max_iter=5, random_state=0)
             fits[module, dtype] = weights(estimator.fit(X.astype(np.float32), Y.astype(np.float32).astype(dtype)))
     assert are_equal(fits[fastbp.sklearn, np.float32], fits[fastbp.sklearn, np.float64])
     if HAS_THE_FAULT:
         assert not are_equal(fits[neural_network, np.float32], fits[neural_network, np.float64])
-    for mine, other in zip(fits[fastbp.sklearn, np.float64], fits[neural_network, np.float64], strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-5 * np.abs(other).max())
+        for mine, other in zip(fits[fastbp.sklearn, np.float64], fits[neural_network, np.float64], strict=True):
+            np.testing.assert_allclose(mine, other, atol=1e-5 * np.abs(other).max())
 
 
 def test_each_fix_is_documented_in_the_docstring() -> None:
