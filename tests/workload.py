@@ -25,8 +25,9 @@ NETWORKS = [  # sizes, hidden, output, loss, samples, batch size
     ([5, 41, 9, 1], "relu", "identity", "mse", 1030, 257),
     ([128, 19, 7], "tanh", "tanh", "quadratic", 1300, 1300),
     ([2, 1], [], "sigmoid", "quadratic", 21, 4),
+    ([20, 96, 40], "relu", "identity", "quadratic", 70, 16),
 ]
-L2 = [0.0, 0.01, 0.0, 0.1, 0.5]  # of each network
+L2 = [0.0, 0.01, 0.0, 0.1, 0.5, 0.0]  # of each network
 OPTIMIZERS = [fastbp.SGD(0.05), fastbp.SGD(0.02, 0.9), fastbp.SGD(0.02, 0.9, nesterov=True), fastbp.Adam(1e-3)]
 
 

@@ -194,21 +194,19 @@ def gradients(
     below = 0  # strips of such layers below this one
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
+        strip, last_strip = max(begin - below, 0), min(end - below, layer[STRIPS])
+        j, last_j = 0, padded_neurons(layer, weights)
         if l < skipped:
-            pass
+            last_strip = strip
         elif is_owned(layer, weights, m, n_workers):
             j, last_j = own_neurons(layer, weights, worker, n_workers)
-            n_strips = (last_j - j) // wide * ((layer[N_IN] + length - 1) // length)
+            strip, last_strip = 0, (last_j - j) // wide * ((layer[N_IN] + length - 1) // length)
             if last_j > layer[PANELS] * wide:
-                n_strips += (layer[N_IN] + length_narrow - 1) // length_narrow
-            learn_strips(
-                layer, parameters, x, x_index, x_stride, workspace, m, worker, 0, n_strips, j, last_j, first, last,
-                code, hyper,
-            )  # fmt: skip
+                last_strip += (layer[N_IN] + length_narrow - 1) // length_narrow
         else:
-            learn_strips(
-                layer, parameters, x, x_index, x_stride, workspace, m, worker, max(begin - below, 0),
-                min(end - below, layer[STRIPS]), 0, padded_neurons(layer, weights), first, last, code, hyper,
-            )  # fmt: skip
             below += layer[STRIPS]
+        learn_strips(
+            layer, parameters, x, x_index, x_stride, workspace, m, worker, strip, last_strip, j, last_j, first,
+            last, code, hyper,
+        )  # fmt: skip
         x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]

@@ -7,6 +7,7 @@ before and after it. These are the entries that Python calls.
 from __future__ import annotations
 
 from fastbp.kernels._jit import entry, jit
+from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward, forward_together, hand_out
 from fastbp.kernels.gradients import gradients
@@ -36,7 +37,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import norm
-from fastbp.kernels.output import class_of, output, output_cost
+from fastbp.kernels.output import class_of, few_outputs, output, output_cost
 from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
@@ -59,7 +60,17 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
     """The output layer's a and delta, cost and hit of rows begin <= i < end; row i is the sample order[i] + shift."""
     layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     n, stride = layer[N_OUT], layer[STRIDE]
-    for i in range(begin, end):
+    by_sixteen = n <= 4 and layer[ACTIVATION] != SOFTMAX and samples.y_stride > 0 and (n == 1 or not samples.classify)
+    if by_sixteen:
+        z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
+        few_outputs(
+            layer[ACTIVATION], samples.loss, z, delta, stride, n, y, order, shift, samples.y_stride, workspace.index,
+            begin, end, workspace.cost,
+        )  # fmt: skip
+        for i in range(begin, end if samples.classify else begin):
+            wanted = y[(order[i] + shift) * samples.y_stride] >= 0.5
+            workspace.hits[i] = 1.0 if (z[i * stride] >= 0.5) == wanted else 0.0
+    for i in range(begin, begin if by_sixteen else end):
         z = workspace.a + (layer[A] + i * stride)
         delta = workspace.delta + (layer[A] + i * stride)
         targets(samples, order[i] + shift, order, delta, n)

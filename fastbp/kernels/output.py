@@ -1,12 +1,25 @@
-"""The output layer, row by row: a from z, the cost C of the sample, its delta (BP1), and whether its class is right."""
+"""The output layer: a from z, the cost C of the sample, its delta (BP1), and whether its class is right."""
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import SOFTMAX, activate
 from fastbp.kernels.elementary import exp, log
-from fastbp.kernels.losses import cost
-from fastbp.kernels.simd import first16, load16, max_lanes, spread16, store, sum_lanes, where, wide_zeros16, widen
+from fastbp.kernels.losses import categorical_cross_entropy, cost
+from fastbp.kernels.simd import (
+    first16,
+    gather16,
+    load16,
+    max_lanes,
+    outline,
+    scatter16,
+    spread16,
+    store,
+    sum_lanes,
+    where,
+    wide_zeros16,
+    widen,
+)
 
 
 @jit
@@ -34,6 +47,15 @@ def output(activation, z, n):
 
 
 @jit
+def element(activation, loss, z, y, n):
+    """a_j, the terms of C and delta_j (BP1) of neurons that are not coupled."""
+    outline()
+    a, prime = activate(activation, z)
+    terms, delta = cost(loss, z, a, prime, y, n)
+    return a, terms, delta
+
+
+@jit
 def output_cost(activation, loss, z, delta, n):
     """C of one sample; a_j in place of z_j, and delta_j (BP1) in place of y_j."""
     c = wide_zeros16(z)
@@ -45,20 +67,41 @@ def output_cost(activation, loss, z, delta, n):
             log_a = load16(z + j) - largest
             a = exp(log_a) / total
             live = first16(n - j)
-            terms, delta_j = cost(loss, log_a - log_total, a, a, load16(delta + j), outputs)
+            terms, delta_j = categorical_cross_entropy(log_a - log_total, a, a, load16(delta + j), outputs)
             c = c + widen(where(live, terms, 0.0))
             store(z + j, a)
             store(delta + j, where(live, delta_j, 0.0))
     else:
         for j in range(0, n, 16):
-            z_j = load16(z + j)
-            a, prime = activate(activation, z_j)
             live = first16(n - j)
-            terms, delta_j = cost(loss, z_j, a, prime, load16(delta + j), outputs)
+            a, terms, delta_j = element(activation, loss, load16(z + j), load16(delta + j), outputs)
             c = c + widen(where(live, terms, 0.0))
             store(z + j, a)
             store(delta + j, where(live, delta_j, 0.0))
     return sum_lanes(c)
+
+
+@jit
+def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stride, index, begin, end, costs):
+    """`output_cost` of the rows begin <= i < end, 16 rows at a time, for at most 4 outputs that are not coupled.
+
+    z, delta (rows, n) at i stride; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i, summed
+    over j in the order of `sum_lanes`.
+    """
+    outputs = spread16(z, n)
+    for i in range(begin, end, 16):
+        even, odd = wide_zeros16(z), wide_zeros16(z)
+        for j in range(n):
+            z_j = gather16(z + j, index, 0, stride, i, end - 1)
+            y_j = gather16(y + j, y_index, shift, y_stride, i, end - 1)
+            a, terms, delta_j = element(activation, loss, z_j, y_j, outputs)
+            if j % 2 == 0:
+                even = even + widen(terms)
+            else:
+                odd = odd + widen(terms)
+            scatter16(z + j, index, stride, i, end - 1, a)
+            scatter16(delta + j, index, stride, i, end - 1, delta_j)
+        scatter16(costs, index, 1, i, end - 1, even + odd)
 
 
 @jit

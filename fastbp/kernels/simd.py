@@ -263,6 +263,43 @@ def load16(typingctx, p):
     return _load(p, 16)
 
 
+def _places(builder, p, index, shift, stride, i, last):
+    """Where p[(index[row] + shift) stride] of the rows i, ..., i + 15 lies; beyond `last`, that of `last`."""
+    for r in range(16):
+        row = builder.add(i, ir.Constant(i.type, r))
+        row = builder.select(builder.icmp_signed("<", row, last), row, last)
+        sample = builder.add(builder.load(builder.gep(index, [row])), shift)
+        yield builder.gep(p, [builder.mul(sample, stride)])
+
+
+@intrinsic
+def gather16(typingctx, p, index, shift, stride, i, last):
+    """p[(index[i + r] + shift) stride] for 16 rows, those beyond `last` as `last`."""
+    vector_type = Vector(p.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        value = ir.Constant(context.get_value_type(vector_type), ir.Undefined)
+        for r, place in enumerate(_places(builder, *args)):
+            value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
+        return value
+
+    return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def scatter16(typingctx, p, index, stride, i, last, x):
+    """p[index[i + r] stride] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+
+    def codegen(context, builder, sig, args):
+        p, index, stride, i, last, x = args
+        zero = ir.Constant(stride.type, 0)
+        for r, place in enumerate(_places(builder, p, index, zero, stride, i, last)):
+            builder.store(builder.extract_element(x, ir.Constant(_I32, r)), place)
+        return context.get_dummy_value()
+
+    return types.void(p, index, types.intp, types.intp, types.intp, x), codegen
+
+
 @intrinsic
 def lanes(typingctx, p):
     """How many elements `load(p)` takes: a constant."""
