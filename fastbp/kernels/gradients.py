@@ -28,7 +28,7 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.memory import copy
-from fastbp.kernels.norms import square, squares_of
+from fastbp.kernels.norms import square
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
 from fastbp.kernels.simd import lanes, load, outline, prefetch, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
@@ -109,6 +109,9 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
     whole = first and last
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     g = workspace.scratch + worker * size
+    if last and penalty != 0.0:
+        q = layer[W] + j * layer[K_PADDED] + k * columns
+        square(layer, weights + q, k, min(STRIP * rows, n_in - k), columns, j, workspace)
     for k_here in range(k, min(k + STRIP * rows, n_in), rows):
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
         if not whole:
@@ -119,9 +122,6 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
             prefetch(slot_2 + q, size)
         weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
         if last:
-            if penalty != 0.0:
-                sums = squares_of(layer, workspace, j, k_here)
-                square(weights + q, min(rows, n_in - k_here), columns, sums)
             update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]

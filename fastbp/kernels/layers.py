@@ -82,7 +82,7 @@ class Workspace(NamedTuple):
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly
     first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
-    squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) a layer; 0 between mini-batches
+    squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
 
 
 class Samples(NamedTuple):

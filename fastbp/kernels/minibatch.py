@@ -6,6 +6,8 @@ before and after it. These are the entries that Python calls.
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastbp.kernels._jit import entry, jit
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
@@ -42,6 +44,8 @@ from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, 
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
+
+NONE = np.int64(0)  # not 0, for which Numba would compile a kernel that is called with it once more
 
 
 @jit
@@ -131,7 +135,7 @@ def non_zeros_of(samples, like, first):
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
     hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
-    non_zeros = non_zeros_of(samples, order, 0)
+    non_zeros = non_zeros_of(samples, order, NONE)
     for slab in range(0, m, SLAB):
         rows = min(m - slab, SLAB)
         first, last = slab == 0, slab + rows == m
@@ -147,7 +151,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers
         ):
             return False
-        output_rows(layers, samples, order + slab, 0, workspace, begin, end)
+        output_rows(layers, samples, order + slab, NONE, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False

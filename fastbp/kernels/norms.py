@@ -1,6 +1,6 @@
 """Norms: sum_jk w_jk^2 of the weights that the L2 penalty holds for, the loss's second term.
 
-For each neuron j the k are cut into groups of `SQUARED`, each one chain of fused multiply-adds, made just before the
+For each neuron j the k are cut into groups of `SQUARED`, each one chain of fused multiply-adds, made just before their
 update while the weights are at hand; the groups are then added in float64, in an order that depends on nothing but the
 sizes of the layers.
 """
@@ -9,40 +9,44 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, PENALISED, SQUARED, SQUARES
-from fastbp.kernels.simd import fma, lanes, load, load16, outline, spread16, store, sum_lanes, wide_zeros16, widen
+from fastbp.kernels.simd import fma, lanes, load, load16, outline, store, sum_lanes, wide_zeros16, widen
 
 
 @jit
-def square(w, rows, columns, sums):
-    """sums[j] += sum_k w_jk^2 over the first rows k of a tile that lies at w; 0 before the first tile of a group."""
+def group_size(layer):
+    """Elements between the sums of two groups."""
+    return (layer[N_OUT] + 15) // 16 * 16
+
+
+@jit
+def square(layer, w, k, rows, columns, j, workspace):
+    """The sums of some groups: w points to the weights of inputs k, k + 1, ... to the neurons of a panel from j on."""
     outline()
+    step = group_size(layer)
+    sums = workspace.squares + (layer[SQUARES] + k // SQUARED * step + j)
     second = columns - lanes(w)  # of the two registers of a row; the first again in a narrow panel
-    total_1, total_2 = load(sums), load(sums + second)
-    for q in range(0, rows * columns, columns):
-        w_1, w_2 = load(w + q), load(w + (q + second))
-        total_1, total_2 = fma(w_1, w_1, total_1), fma(w_2, w_2, total_2)
-    store(sums, total_1)
-    store(sums + second, total_2)
-
-
-@jit
-def squares_of(layer, workspace, j, k):
-    """Where the sums of a layer's neurons j, j + 1, ... over the group of k stand."""
-    return workspace.squares + (layer[SQUARES] + k // SQUARED * ((layer[N_OUT] + 15) // 16 * 16) + j)
+    for begin in range(0, rows, SQUARED):
+        w_1, w_2 = load(w + begin * columns), load(w + (begin * columns + second))
+        total_1, total_2 = w_1 * w_1, w_2 * w_2
+        for q in range((begin + 1) * columns, min(begin + SQUARED, rows) * columns, columns):
+            w_1, w_2 = load(w + q), load(w + (q + second))
+            total_1, total_2 = fma(w_1, w_1, total_1), fma(w_2, w_2, total_2)
+        store(sums, total_1)
+        store(sums + second, total_2)
+        sums = sums + step
 
 
 @jit
 def norm(layers, workspace):
-    """sum_jk w_jk^2 over the layers that are penalised, from the sums of `square`, which become 0."""
+    """sum_jk w_jk^2 over the layers that are penalised, from the sums of `square`."""
     outline()
     total = 0.0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         if layer[PENALISED]:
             in_layer = wide_zeros16(workspace.squares)
-            begin, end = squares_of(layer, workspace, 0, 0), (layer[N_IN] + SQUARED - 1) // SQUARED
-            for q in range(0, end * ((layer[N_OUT] + 15) // 16 * 16), 16):
-                in_layer = in_layer + widen(load16(begin + q))
-                store(begin + q, spread16(begin, 0.0))
+            n = (layer[N_IN] + SQUARED - 1) // SQUARED * group_size(layer)
+            for q in range(layer[SQUARES], layer[SQUARES] + n, 16):
+                in_layer = in_layer + widen(load16(workspace.squares + q))
             total += sum_lanes(in_layer)
     return total

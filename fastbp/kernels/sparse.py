@@ -28,7 +28,7 @@ from fastbp.kernels.layers import (
     B,
     W,
 )
-from fastbp.kernels.norms import square, squares_of
+from fastbp.kernels.norms import square
 from fastbp.kernels.simd import fma, lanes, load, outline, store
 from fastbp.kernels.updates import update_many
 
@@ -140,7 +140,7 @@ def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker,
             for k in range(k_begin, k_end, SQUARED):
                 rows, q = min(SQUARED, k_end - k), place + k * columns
                 if penalty != 0.0:
-                    square(weights + q, rows, columns, squares_of(layer, workspace, j, k))
+                    square(layer, weights + q, k, rows, columns, j, workspace)
                 g_k, n = total + k * columns, rows * columns
                 update_many(code, weights + q, g_k, parameters.slot_1 + q, parameters.slot_2 + q, n, penalty, hyper)
                 for c in range(n):
