@@ -1,10 +1,17 @@
-"""Cases: the networks, their data and their two implementations, `fastbp` and `numpy`, that all benchmarks share."""
+"""Works: the networks, their samples and their two implementations, `fastbp` and `numpy`, that all benchmarks share.
+
+FASTBP_BENCHMARKS=full in the environment runs every benchmark over all its parameters and until its time is sure; the
+default, `fast`, runs over few of them, once.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +19,22 @@ from numpy.typing import NDArray
 from fastbp import SGD, Adam, Network
 from fastbp.reference import matrix, minibatches, one_hot, train
 
-Samples = tuple[NDArray[np.float32], NDArray[np.int64]]
+Array = NDArray[Any]
+FULL = os.environ.get("FASTBP_BENCHMARKS", "fast") == "full"
+IMPLEMENTATIONS = ("fastbp", "numpy")
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam}
+
+def fast_or_full(fast: Sequence[Any], full: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the values of a parameter in this profile."""
+    return tuple(full if FULL else fast)
 
 
 @dataclass(frozen=True)
-class Case:
-    """A network and how it is trained."""
+class Work:
+    """A network, the shape of its samples and how it is trained.
+
+    `floor` is how many times as fast as the best other library fastbp shall be in float32; 0 where nothing is promised.
+    """
 
     sizes: tuple[int, ...]
     hidden: str
@@ -28,100 +43,170 @@ class Case:
     update: str
     hyper: Mapping[str, float]
     batch_size: int
+    n: int
+    floor: float = 0.0
 
-    def network(self) -> Network:
+    def network(self, dtype: str = "float32") -> Network:
         """Return the network as it starts; the same weights at each call."""
-        return Network(list(self.sizes), hidden=self.hidden, output=self.output, loss=self.loss, seed=0)
+        return Network(
+            list(self.sizes), hidden=self.hidden, output=self.output, loss=self.loss, init="glorot_uniform",
+            dtype=dtype, seed=0,
+        )  # fmt: skip
+
+    def optimizer(self) -> SGD | Adam:
+        """Return what fastbp takes for `update` and `hyper`."""
+        if self.update == "adam":
+            return Adam(**self.hyper)
+        return SGD(**self.hyper, nesterov=self.update == "nesterov")
 
     @property
     def activations(self) -> tuple[str, ...]:
         """One activation a weight layer."""
         return (self.hidden,) * (len(self.sizes) - 2) + (self.output,)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the targets are labels."""
+        return self.sizes[-1] > 1 and self.output in ("sigmoid", "softmax")
 
-CASES = {
-    "784-30-10 sgd batch 10": Case(
-        (784, 30, 10), "sigmoid", "sigmoid", "quadratic", "sgd", {"learning_rate": 0.5}, batch_size=10
-    ),
-    "784-128-10 adam batch 128": Case(
-        (784, 128, 10), "relu", "softmax", "cross_entropy", "adam", {"learning_rate": 1e-4}, batch_size=128
-    ),
-    "784-512-512-10 adam batch 128": Case(
-        (784, 512, 512, 10), "relu", "softmax", "cross_entropy", "adam", {"learning_rate": 1e-4}, batch_size=128
-    ),
-}
+    @property
+    def flops(self) -> int:
+        """2 x multiply-adds of the three products of an epoch: z, delta (not of the inputs) and gradient."""
+        products = [n_in * n_out for n_in, n_out in pairwise(self.sizes)]
+        return 2 * self.n * (3 * sum(products) - products[0])
+
+    def samples(self, n: int | None = None, dtype: str = "float32") -> tuple[Array, Array]:
+        """Return n inputs, and labels or targets, that can be learned; the same at each call."""
+        return _samples(self.sizes[0], self.sizes[-1], self.classifies, self.n if n is None else n, dtype)
+
+    def targets(self, y: Array, dtype: str = "float32") -> Array:
+        """Return labels or targets as a matrix."""
+        return one_hot(y, self.sizes[-1], dtype) if y.ndim == 1 else y
 
 
-@functools.cache
-def samples(n: int) -> Samples:
-    """Return n images of the shape of MNIST, noisy copies of ten patterns, and their labels; the same at each call."""
+@functools.lru_cache(maxsize=4)
+def _samples(n_in: int, n_out: int, labels: bool, n: int, dtype: str) -> tuple[Array, Array]:
     rng = np.random.default_rng(0)
-    patterns = rng.random((10, 784), dtype=np.float32) * (rng.random((10, 784)) < 0.3)
-    labels = rng.integers(10, size=n)
-    return patterns[labels] * rng.random((n, 784), dtype=np.float32), labels
+    if labels:  # noisy copies of one pattern a class
+        patterns = rng.random((n_out, n_in), dtype=np.float32) * (rng.random((n_out, n_in)) < 0.3)
+        y = rng.integers(n_out, size=n)
+        X = patterns[y] * rng.random((n, n_in), dtype=np.float32)
+        return X.astype(dtype, copy=False), y
+    X = rng.standard_normal((n, n_in), dtype=np.float32)
+    y = np.tanh(X @ rng.standard_normal((n_in, n_out), dtype=np.float32) / np.float32(np.sqrt(n_in)))
+    return X.astype(dtype, copy=False), (0.9 * (y + 1) / 2).astype(dtype, copy=False)  # 0 to 1: for every output
 
 
-def fit_fastbp(
-    case: Case, X: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Callable[[], list[NDArray[np.float32]]]:
+ADAM = {"learning_rate": 1e-4}
+WORKS = {
+    "784-30-10": Work(
+        (784, 30, 10), "sigmoid", "sigmoid", "quadratic", "sgd", {"learning_rate": 0.5}, 10, 50_000, floor=3
+    ),
+    "784-128-10": Work((784, 128, 10), "relu", "softmax", "cross_entropy", "adam", ADAM, 128, 49_920, floor=1.7),
+    "784-512-512-10": Work(
+        (784, 512, 512, 10), "relu", "softmax", "cross_entropy", "adam", ADAM, 128, 49_920, floor=1.3
+    ),
+    "100-64-64-1": Work((100, 64, 64, 1), "tanh", "identity", "mse", "adam", ADAM, 200, 20_000, floor=2),
+    "10-16-1": Work((10, 16, 1), "tanh", "identity", "mse", "adam", ADAM, 32, 20_000, floor=3),
+    "4-32-16-4": Work((4, 32, 16, 4), "tanh", "identity", "mse", "adam", ADAM, 10_000, 10_000, floor=4),
+}
+# what one number at a time is varied of
+BASE = Work((256, 128, 10), "relu", "softmax", "cross_entropy", "adam", ADAM, 128, 12_800)
+
+
+def varied(**changes: Any) -> Work:
+    """Return the base work with other numbers."""
+    return replace(BASE, **changes)
+
+
+def fit_fastbp(work: Work, X: Array, y: Array, n_threads: int | None = None) -> Callable[[], list[Array]]:
     """Return what trains one epoch and returns the weights."""
-    network = case.network()
-    optimizer = OPTIMIZERS[case.update](**case.hyper)
+    network, optimizer = work.network(X.dtype.name), work.optimizer()
 
-    def epoch() -> list[NDArray[np.float32]]:
-        network.fit(X, labels, epochs=1, batch_size=case.batch_size, optimizer=optimizer, shuffle=False, verbose=False)
+    def epoch() -> list[Array]:
+        network.fit(
+            X, y, batch_size=work.batch_size, optimizer=optimizer, shuffle=False, verbose=False, n_threads=n_threads
+        )
         return list(network.weights)
 
     return epoch
 
 
-def fit_numpy(case: Case, X: NDArray[np.float32], labels: NDArray[np.int64]) -> Callable[[], list[NDArray[np.float32]]]:
-    """Return what trains the same epoch in matrix form, in float32 too."""
-    network = case.network()
-    batches = [slice(batch[0], batch[-1] + 1) for batch in minibatches(len(X), case.batch_size)]
-    Y = one_hot(labels, case.sizes[-1], np.float32)
+def fit_numpy(work: Work, X: Array, y: Array, n_threads: int | None = None) -> Callable[[], list[Array]]:
+    """Return what trains the same epoch in matrix form; NumPy takes the threads that it wants."""
+    network = work.network(X.dtype.name)
+    batches = [slice(batch[0], batch[-1] + 1) for batch in minibatches(len(X), work.batch_size)]
+    Y = work.targets(y, X.dtype.name)
 
-    def epoch() -> list[NDArray[np.float32]]:
+    def epoch() -> list[Array]:
         weights, _, _ = train(
-            network.weights,
-            network.biases,
-            case.activations,
-            case.loss,
-            X,
-            Y,
-            update=case.update,
-            hyper=case.hyper,
+            network.weights, network.biases, work.activations, work.loss, X, Y, update=work.update, hyper=work.hyper,
             batches=batches,
-        )
+        )  # fmt: skip
         return weights
 
     return epoch
 
 
-def predict_fastbp(case: Case, X: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
+def predict_fastbp(work: Work, X: Array) -> Callable[[], Array]:
     """Return what computes the activations of the output layer."""
-    network = case.network()
+    network = work.network(X.dtype.name)
     return lambda: network.predict(X)
 
 
-def predict_numpy(case: Case, X: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
-    """Return what computes the same in matrix form, in float32 too."""
-    network = case.network()
-    return lambda: matrix.predict(network.weights, network.biases, case.activations, X)
+def predict_numpy(work: Work, X: Array) -> Callable[[], Array]:
+    """Return what computes the same in matrix form."""
+    network = work.network(X.dtype.name)
+    return lambda: matrix.predict(network.weights, network.biases, work.activations, X)
+
+
+def gradients_fastbp(work: Work, X: Array, y: Array) -> Callable[[], list[Array]]:
+    """Return what computes dC/dw of all samples together."""
+    network = work.network(X.dtype.name)
+    return lambda: network.gradients(X, y)[0]
+
+
+def gradients_numpy(work: Work, X: Array, y: Array) -> Callable[[], list[Array]]:
+    """Return what computes the same in matrix form."""
+    network, Y = work.network(X.dtype.name), work.targets(y, X.dtype.name)
+    return lambda: matrix.gradients(network.weights, network.biases, work.activations, work.loss, X, Y)[0]
+
+
+def loss_fastbp(work: Work, X: Array, y: Array) -> Callable[[], float]:
+    """Return what computes the loss."""
+    network = work.network(X.dtype.name)
+    return lambda: network.loss(X, y)
+
+
+def loss_numpy(work: Work, X: Array, y: Array) -> Callable[[], float]:
+    """Return what computes the same in matrix form."""
+    network, Y = work.network(X.dtype.name), work.targets(y, X.dtype.name)
+    return lambda: matrix.loss(network.weights, network.biases, work.activations, work.loss, X, Y)
 
 
 FIT = {"fastbp": fit_fastbp, "numpy": fit_numpy}
 PREDICT = {"fastbp": predict_fastbp, "numpy": predict_numpy}
+GRADIENTS = {"fastbp": gradients_fastbp, "numpy": gradients_numpy}
+LOSS = {"fastbp": loss_fastbp, "numpy": loss_numpy}
 
 
-def assert_ten_steps_equal(case: Case) -> None:
+def assert_ten_steps_equal(work: Work, dtype: str = "float32") -> None:
     """Check that both implementations make the same weights of the same ten mini-batches; it also compiles fastbp.
 
     They add in different orders. Adam magnifies that rounding where a gradient all but vanishes, so what is compared is
     the way that all weights of a layer went: two float32 runs differ by some 1e-5 of its length, a wrong equation by
     far more than 1e-3. The learning rates are small enough for relu's kinks not to tear two equal runs apart.
     """
-    X, labels = samples(10 * case.batch_size)
-    start = case.network().weights
-    for w, fast, plain in zip(start, fit_fastbp(case, X, labels)(), fit_numpy(case, X, labels)(), strict=True):
+    X, y = work.samples(10 * work.batch_size, dtype)
+    start = work.network(dtype).weights
+    for w, fast, plain in zip(start, fit_fastbp(work, X, y)(), fit_numpy(work, X, y)(), strict=True):
         assert np.linalg.norm(fast - plain) <= 1e-3 * np.linalg.norm(plain - w)
+
+
+class Timed:
+    """What all timings have in common: in the fast profile one sample, in the full one as asv thinks best."""
+
+    timeout = 600
+    if not FULL:
+        warmup_time = 0.0
+        rounds, repeat, number = 1, 3, 1
