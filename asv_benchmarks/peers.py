@@ -1,299 +1,145 @@
-"""Peers: the time of an epoch beside NumPy, scikit-learn, PyTorch and JAX, in one run on the same work.
+"""Peers: the time of an epoch beside NumPy, scikit-learn, PyTorch, JAX and Keras, in one run on the same work.
 
-Usage: python asv_benchmarks/peers.py [--only 784-128-10 ...] [--rounds 7] [--json FILE]
+Usage: python asv_benchmarks/peers.py [--only 784-128-10 ...] [--dtype float64] [--profile] [--json FILE]
 
-All run in float32, from the same start, on the same samples and mini-batches, with all the cores that they take by
-themselves; JAX runs an epoch as one compiled scan. Before anything is timed, the loss of one epoch in the same order
-is compared (scikit-learn draws its own start and order: it is timed only). Rounds are interleaved; the best counts.
-Peers that are not installed are left out: `pip install '.[bench]'` brings all but PyTorch.
+All begin with the same weights, and train the same epochs first: the loss that they reach must be the same
+(scikit-learn has no sigmoid outputs with a quadratic loss: there it trains its softmax). Then they take turns; each
+counts with its best turn, PyTorch and JAX with the best of their forms. A peer that is not installed is left out:
+`pip install '.[bench]'` brings all but PyTorch. For a quiet machine. Exits with 1 where a floor is missed.
+
+The share is that of the peak which as many threads as fastbp chose reach in the same run, on 2 x multiply-adds of the
+three products.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib.metadata
 import json
 import platform
+import sys
 import time
-import warnings
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from anatomy import print_anatomy
+from benchmarks.common import WORKS, Work
+from peak import Peak, bandwidth
+from rivals import RIVALS, Arena, installed
 
 import fastbp
-from fastbp import reference
 
-Array = NDArray[Any]
-LEAST_SECONDS = 0.05  # a measurement takes at least so long
-
-
-@dataclass(frozen=True)
-class Work:
-    """A network, its samples and its optimizer."""
-
-    sizes: tuple[int, ...]
-    hidden: str
-    output: str
-    loss: str
-    optimizer: str
-    eta: float
-    batch_size: int
-    n: int
-
-    def samples(self) -> tuple[Array, Array]:
-        """Return inputs, and class labels or targets, that can be learned."""
-        rng = np.random.default_rng(0)
-        if self.sizes[0] == 784:
-            patterns = rng.random((10, 784), dtype=np.float32) * (rng.random((10, 784)) < 0.3)
-            labels = rng.integers(10, size=self.n)
-            return patterns[labels] * rng.random((self.n, 784), dtype=np.float32), labels
-        X = rng.standard_normal((self.n, self.sizes[0]), dtype=np.float32)
-        return X, np.tanh(X @ rng.standard_normal((self.sizes[0], self.sizes[-1]), dtype=np.float32))
-
-    def network(self) -> fastbp.Network:
-        """Return the start, the same at each call."""
-        sizes, init = list(self.sizes), "glorot_uniform"
-        return fastbp.Network(sizes, hidden=self.hidden, output=self.output, loss=self.loss, init=init, seed=0)
+LEAST_SECONDS = 0.25  # a measurement takes at least so long: what a call costs once must not count
+EPOCHS = 3  # until the losses are compared
+CLOSE = {"float32": 2e-3, "float64": 1e-6}  # relative difference of two losses that are the same
+FLOAT64_FLOOR = 0.75  # of the floors in float32
+REST = 0.05  # seconds until the threads of the one before have gone to sleep
 
 
-WORKS = {
-    "784-30-10": Work((784, 30, 10), "sigmoid", "sigmoid", "quadratic", "sgd", 0.5, 10, 50_000),
-    "784-128-10": Work((784, 128, 10), "relu", "softmax", "cross_entropy", "adam", 1e-4, 128, 49_920),
-    "784-512-512-10": Work((784, 512, 512, 10), "relu", "softmax", "cross_entropy", "adam", 1e-4, 128, 49_920),
-    "100-64-64-1": Work((100, 64, 64, 1), "tanh", "identity", "mse", "adam", 1e-4, 200, 20_000),
-    "10-16-1": Work((10, 16, 1), "tanh", "identity", "mse", "adam", 1e-4, 32, 20_000),
-    "4-32-16-4": Work((4, 32, 16, 4), "tanh", "identity", "mse", "adam", 1e-4, 10_000, 10_000),
-}
-
-
-class Peer(ABC):
-    """One implementation at work."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.X, self.y = work.samples()
-        self.rng = np.random.default_rng(1)
-        start = work.network()
-        self.weights, self.biases = start.weights, start.biases
-
-    @property
-    def targets(self) -> Array:
-        """The targets as a matrix."""
-        return reference.one_hot(self.y, self.work.sizes[-1], np.float32) if self.y.ndim == 1 else self.y
-
-    @abstractmethod
-    def epoch(self, order: Array) -> float:
-        """Train one epoch in that order; return its mean loss."""
-
-    def run(self, epochs: int) -> None:
-        """Train epochs, each in a new order."""
-        for _ in range(epochs):
-            self.epoch(self.rng.permutation(self.work.n))
-
-
-class Fastbp(Peer):
-    """fastbp: one call of `fit`."""
-
-    def __init__(self, work: Work) -> None:
-        super().__init__(work)
-        self.network = work.network()
-        optimizer = fastbp.Adam(work.eta) if work.optimizer == "adam" else fastbp.SGD(work.eta)
-        self.arguments: dict[str, Any] = {"batch_size": work.batch_size, "optimizer": optimizer}
-
-    def epoch(self, order: Array) -> float:
-        """Train in that order by laying the samples out in it."""
-        return self.network.partial_fit(self.X[order], self.y[order], shuffle=False, **self.arguments).loss[0]
-
-    def run(self, epochs: int) -> None:
-        """Train in orders of its own."""
-        self.network.fit(self.X, self.y, epochs=epochs, verbose=False, **self.arguments)
-
-
-class Numpy(Peer):
-    """The reference in matrix form."""
-
-    def __init__(self, work: Work) -> None:
-        super().__init__(work)
-        self.activations = (work.hidden,) * (len(work.sizes) - 2) + (work.output,)
-        self.state = list(self.weights), list(self.biases)
-
-    def epoch(self, order: Array) -> float:
-        """Train on rows gathered for each mini-batch."""
-        work = self.work
-        batches = [order[at : at + work.batch_size] for at in range(0, work.n, work.batch_size)]
-        hyper = {"learning_rate": work.eta}
-        *state, losses = reference.train(
-            *self.state, self.activations, work.loss, self.X, self.targets, update=work.optimizer, hyper=hyper,
-            batches=batches,
-        )  # fmt: skip
-        self.state = state[0], state[1]
-        return float(np.mean(losses))
-
-
-class Sklearn(Peer):
-    """scikit-learn's MLP: `max_iter` epochs of one `fit`, without stopping early."""
-
-    needs = ("sklearn",)
-
-    def epoch(self, order: Array) -> float:
-        """Not comparable: it draws its own start."""
-        return float("nan")
-
-    def run(self, epochs: int) -> None:
-        """Fit a new estimator, as its users do."""
-        from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-        work = self.work
-        kind = MLPClassifier if self.y.ndim == 1 else MLPRegressor
-        names = {"sigmoid": "logistic"}
-        estimator = kind(
-            hidden_layer_sizes=work.sizes[1:-1], activation=names.get(work.hidden, work.hidden), solver=work.optimizer,
-            batch_size=work.batch_size, learning_rate_init=work.eta, max_iter=epochs, alpha=0.0, momentum=0.0,
-            nesterovs_momentum=False, n_iter_no_change=epochs + 1,
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
-            estimator.fit(self.X, self.y if self.y.ndim == 1 or self.y.shape[1] > 1 else self.y[:, 0])
-
-
-class Torch(Peer):
-    """PyTorch, eager, with the fused optimizer."""
-
-    needs = ("torch",)
-
-    def __init__(self, work: Work) -> None:
-        import torch
-
-        super().__init__(work)
-        activation = {"sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
-        layers: list[Any] = []
-        for l, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            linear = torch.nn.Linear(w.shape[1], w.shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.tensor(w))
-                linear.bias.copy_(torch.tensor(b))
-            name = work.hidden if l < len(self.weights) - 1 else work.output
-            layers += [linear, activation[name]()] if name in activation else [linear]
-        self.model = torch.nn.Sequential(*layers)
-        kind = torch.optim.Adam if work.optimizer == "adam" else torch.optim.SGD
-        self.optimizer = kind(self.model.parameters(), lr=work.eta, fused=True)
-        self.torch_X = torch.from_numpy(self.X)
-        self.torch_y = torch.from_numpy(self.y if work.loss == "cross_entropy" else self.targets)
-        self.cost = {
-            "cross_entropy": torch.nn.functional.cross_entropy,
-            "mse": torch.nn.functional.mse_loss,
-            "quadratic": lambda a, y: 0.5 * (a - y).square().sum(dim=1).mean(),
-        }[work.loss]
-
-    def epoch(self, order: Array) -> float:
-        """Train by the usual loop; the loss is read once, at the end."""
-        import torch
-
-        total = torch.zeros(())
-        for at in range(0, self.work.n, self.work.batch_size):
-            batch = torch.from_numpy(order[at : at + self.work.batch_size])
-            self.optimizer.zero_grad()
-            loss = self.cost(self.model(self.torch_X[batch]), self.torch_y[batch])
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()
-        return float(total) / -(-self.work.n // self.work.batch_size)
-
-
-class Jax(Peer):
-    """JAX and optax: an epoch is one jitted scan."""
-
-    needs = ("jax", "optax")
-
-    def __init__(self, work: Work) -> None:
-        import jax
-        import jax.numpy as jnp
-        import optax
-
-        super().__init__(work)
-        sigma = {"sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "tanh": jnp.tanh, "identity": lambda z: z}
-        cost = {
-            "cross_entropy": lambda z, y: optax.softmax_cross_entropy_with_integer_labels(z, y).mean(),
-            "mse": lambda z, y: jnp.square(z - y).mean(),
-            "quadratic": lambda z, y: 0.5 * jnp.square(sigma[work.output](z) - y).sum(axis=1).mean(),
-        }[work.loss]
-        optimizer = optax.adam(work.eta) if work.optimizer == "adam" else optax.sgd(work.eta)
-
-        def loss(layers: Any, x: Any, y: Any) -> Any:
-            for w, b in layers[:-1]:
-                x = sigma[work.hidden](x @ w + b)
-            return cost(x @ layers[-1][0] + layers[-1][1], y)
-
-        def epoch(layers: Any, state: Any, X: Any, y: Any, order: Any) -> Any:
-            def step(carry: Any, batch: Any) -> Any:
-                layers, state = carry
-                value, gradient = jax.value_and_grad(loss)(layers, X[batch], y[batch])
-                change, state = optimizer.update(gradient, state, layers)
-                return (optax.apply_updates(layers, change), state), value
-
-            carry, losses = jax.lax.scan(step, (layers, state), order.reshape(-1, work.batch_size))
-            return *carry, losses.mean()
-
-        self.layers = [(jnp.asarray(w.T), jnp.asarray(b)) for w, b in zip(self.weights, self.biases, strict=True)]
-        self.state = optimizer.init(self.layers)
-        self.jitted = jax.jit(epoch)
-        self.samples = jnp.asarray(self.X), jnp.asarray(self.y if work.loss == "cross_entropy" else self.targets)
-
-    def epoch(self, order: Array) -> float:
-        """Run the scan and wait for its result."""
-        self.layers, self.state, loss = self.jitted(self.layers, self.state, *self.samples, order)
-        return float(loss)
-
-
-PEERS: dict[str, type[Peer]] = {"fastbp": Fastbp, "numpy": Numpy, "sklearn": Sklearn, "torch": Torch, "jax": Jax}
-
-
-def measure(work: Work, rounds: int) -> dict[str, float]:
-    """Return the best seconds an epoch of each peer that is installed."""
-    kinds = {name: kind for name, kind in PEERS.items() if all(importlib.util.find_spec(need) for need in kind.needs)}
-    peers = {name: kind(work) for name, kind in kinds.items()}
-    order = np.random.default_rng(2).permutation(work.n)
-    losses = {name: peer.epoch(order) for name, peer in peers.items() if name != "sklearn"}
-    for name, loss in losses.items():
-        if not np.isclose(loss, losses["fastbp"], rtol=1e-3):
-            raise SystemExit(f"{name} does other work than fastbp: loss {loss} instead of {losses['fastbp']}")
-    repeats = {}
-    for name, peer in peers.items():
-        start = time.perf_counter()
-        peer.run(1)
-        repeats[name] = max(1, int(LEAST_SECONDS / (time.perf_counter() - start)) + 1)
-    best = dict.fromkeys(peers, float("inf"))
+def measure(arenas: dict[str, Arena], name: str, dtype: str, rounds: int, peak: Peak) -> dict[str, Any]:
+    """Return the figures of one work; raises SystemExit where a peer does other work than fastbp."""
+    work = WORKS[name]
+    qualities: dict[str, float] = {}
+    for peer, arena in arenas.items():
+        try:
+            qualities[peer] = arena.ask("learn", (name, EPOCHS))
+        except RuntimeError as error:
+            print(f"  left out: {error}", flush=True)
+    check(qualities, work, dtype)
+    repeats = {peer: int(LEAST_SECONDS / arenas[peer].ask("seconds", 1)) + 1 for peer in qualities}
+    best = dict.fromkeys(qualities, float("inf"))
+    cores = sorted({1, fastbp.get_num_threads()})
     for _ in range(rounds):
-        for name, peer in peers.items():
-            start = time.perf_counter()
-            peer.run(repeats[name])
-            best[name] = min(best[name], (time.perf_counter() - start) / repeats[name])
-    return best
+        for peer in qualities:
+            time.sleep(REST)
+            best[peer] = min(best[peer], arenas[peer].ask("seconds", repeats[peer]) / repeats[peer])
+        peaks = {n: peak.measure(dtype, n) for n in cores}
+    threads = arenas["fastbp"].ask("threads", None)
+    others = {peer: seconds for peer, seconds in best.items() if peer != "fastbp"}
+    rival = min(others, key=others.__getitem__) if others else ""
+    floor = work.floor * (1 if dtype == "float32" else FLOAT64_FLOOR)
+    return {
+        "seconds": best,
+        "quality": qualities,
+        "best peer": rival,
+        "ratio": others[rival] / best["fastbp"] if others else float("nan"),
+        "floor": floor,
+        "threads": threads,
+        "flops": work.flops / best["fastbp"],
+        "peak": peaks[threads],
+        "share": work.flops / best["fastbp"] / peaks[threads],
+    }
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), help="rows of the table")
+def check(qualities: dict[str, float], work: Work, dtype: str) -> None:
+    """Raise SystemExit where the losses are not the same."""
+    for peer, quality in qualities.items():
+        comparable = peer != "sklearn" or work.loss != "quadratic"
+        if comparable and not np.isclose(quality, qualities["fastbp"], rtol=CLOSE[dtype]):
+            raise SystemExit(f"{peer} does other work than fastbp: loss {quality} instead of {qualities['fastbp']}")
+
+
+def rows(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for fastbp, and one for each peer."""
+    ours = figures["seconds"]["fastbp"]
+    verdict = "" if figures["ratio"] >= figures["floor"] else "  MISSED"
+    yield (
+        f"  {'fastbp':16} {1e3 * ours:10.2f} {figures['ratio']:7.2f} {figures['floor']:6.2f} "
+        f"{100 * figures['share']:5.0f} % {figures['threads']:7} {figures['quality']['fastbp']:12.6g}{verdict}"
+    )
+    for peer, seconds in sorted(figures["seconds"].items(), key=lambda item: item[1]):
+        if peer != "fastbp":
+            blank = f"{'':6} {'':7} {'':7}"
+            yield f"  {peer:16} {1e3 * seconds:10.2f} {seconds / ours:7.2f} {blank} {figures['quality'][peer]:12.6g}"
+
+
+def versions() -> str:
+    """Return those of what is compared."""
+    names = ["numpy", "numba", *sorted({need for kind in RIVALS.values() for need in kind.needs} | {"scikit-learn"})]
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join([f"Python {platform.python_version()}", f"fastbp {fastbp.__version__}", *found])
+
+
+def main() -> int:
+    """Measure and print a table; return whether a floor was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help=", ".join(WORKS))
+    parser.add_argument("--peers", nargs="+", choices=RIVALS, default=list(RIVALS), metavar="PEER", help="those named")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dtype", choices=CLOSE, default="float32")
+    parser.add_argument("--profile", action="store_true", help="print where a mini-batch's time goes, and no table")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    print(f"ms an epoch, and in brackets times fastbp; {platform.machine()}, {fastbp.get_num_threads()} cores")
-    results = {}
-    for name in options.only:
-        results[name] = best = measure(WORKS[name], options.rounds)
-        ours = best["fastbp"]
-        others = [f"{peer} {1e3 * t:.1f} ({t / ours:.1f})" for peer, t in best.items() if peer != "fastbp"]
-        print(f"{name:15}  fastbp {1e3 * ours:8.2f}   {'   '.join(others)}", flush=True)
+    if options.profile:
+        for name in options.only:
+            print_anatomy(name, options.dtype)
+        return 0
+    cores = fastbp.get_num_threads()
+    print(f"{platform.machine()}, {cores} cores, {options.dtype}, the best of {options.rounds} turns; {versions()}")
+    print(f"copying in memory: {bandwidth(cores) / 1e9:.1f} GB/s")
+    heads = f"{'ms/epoch':>10} {'ratio':>7} {'floor':>6} {'of peak':>7} {'threads':>7} {'loss':>12}"
+    results: dict[str, Any] = {}
+    with ExitStack() as stack:
+        names = [name for name in installed() if name == "fastbp" or name in options.peers]
+        arenas = {name: stack.enter_context(closing(Arena(name, options.dtype))) for name in names}
+        peak = Peak()
+        for name in options.only:
+            print(f"{name:18} {heads}", flush=True)
+            results[name] = measure(arenas, name, options.dtype, options.rounds, peak)
+            print("\n".join(rows(results[name])), flush=True)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        about = {"machine": platform.machine(), "cores": cores, "dtype": options.dtype, "versions": versions()}
+        options.json.write_text(json.dumps({**about, "works": results}, indent=2))
+    return int(any(row["ratio"] < row["floor"] for row in results.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

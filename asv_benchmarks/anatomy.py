@@ -1,0 +1,208 @@
+"""Anatomy: where the time of a mini-batch goes: the products of each layer, activations, loss, barriers, Python.
+
+The parts are the engine's own kernels, called one at a time on the buffers of a run, by all its workers at once and one
+mini-batch after the other; the learning rate is 0, so that nothing drifts away meanwhile. Beside them the mini-batch as
+a whole is timed: what it takes longer than its parts is the `rest`, waiting for the other worker and moving data
+between caches. What `fit` takes beyond that is `Python`: order, tables, threads, history.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+from benchmarks.common import WORKS, Work
+from peak import Peak
+from rivals import Fastbp
+
+from fastbp.engine.run import Run
+from fastbp.engine.team import run_team
+from fastbp.kernels._jit import OPTIONS
+from fastbp.kernels.backward import backward
+from fastbp.kernels.forward import activate_layer, forward_together
+from fastbp.kernels.gradients import gradients
+from fastbp.kernels.layers import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    ETA,
+    LAYER_COLUMNS,
+    MU,
+    PENALTY,
+    REPORT_COLUMNS,
+    SCALE,
+    SLAB,
+    STRIDE,
+    A,
+    Layers,
+)
+from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
+from fastbp.kernels.shares import padded_neurons
+from fastbp.kernels.simd import pointer, pointer_at
+from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
+from fastbp.kernels.updates import Hyper
+
+FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, BARRIER, WHOLE = range(7)
+NAMES = ["forward", "activation", "output and loss", "delta", "gradient and update", "2 barriers", "mini-batch"]
+LEAST_SECONDS = 0.02  # of one measurement: a team starts in less than a hundredth of it
+ROUNDS = 5
+
+
+@numba.njit(**OPTIONS)
+def perform(
+    part, l, layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers, times
+):
+    """One worker's share of one part, of layer l, for the mini-batches order[: m], order[m : 2 m], ... in turn."""
+    mode = flush_subnormals()
+    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
+    words, n_minibatches = pointer(team), len(order) // m
+    hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    non_zeros = non_zeros_of(samples, pointer(order), 0)
+    begin, end = m * worker // n_workers, m * (worker + 1) // n_workers
+    layer = layers.table + l * LAYER_COLUMNS
+    one = Layers(layer, 1)
+    gather(words, n_workers)
+    for i in range(times):
+        here = pointer(order) + i % n_minibatches * m
+        x, x_index, x_stride = pointer_at(samples.x, workspace.a), here, samples.x_stride
+        if l > 0:
+            below = layer + -LAYER_COLUMNS
+            x, x_index, x_stride = workspace.a + below[A], workspace.index, below[STRIDE]
+        elif samples.gathered:
+            x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
+        if part == FORWARD:
+            forward_together(one, parameters, x, x_index, x_stride, non_zeros, workspace, m, words, worker, n_workers)
+        elif part == ACTIVATION:
+            activate_layer(layer, workspace, begin, end, 0, padded_neurons(layer, parameters.weights), True)
+        elif part == OUTPUT:
+            output_rows(layers, samples, here, 0, workspace, begin, end)
+        elif part == DELTA:
+            backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
+        elif part == GRADIENT:
+            gradients(
+                one, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, True, True, code, hyper, 0
+            )  # fmt: skip
+        elif part == BARRIER:
+            barrier(words, n_workers)
+            barrier(words, n_workers)
+        else:
+            learn(
+                layers, parameters, samples, here, m, pointer(step), code, workspace, pointer(report), words, worker,
+                n_workers,
+            )  # fmt: skip
+    restore_mode(mode)
+    return 0
+
+
+@dataclass
+class Part:
+    """One part of a mini-batch and the best time that it took."""
+
+    kind: int
+    l: int
+    flops: int = 0
+    times: int = 1
+    seconds: float = float("inf")
+
+    @property
+    def name(self) -> str:
+        """What it is, and of which layer."""
+        layered = self.kind in (FORWARD, ACTIVATION, DELTA, GRADIENT)
+        return f"layer {self.l}: {NAMES[self.kind]}" if layered else NAMES[self.kind]
+
+
+class Anatomy:
+    """The parts of a mini-batch of one work, timed."""
+
+    def __init__(self, work: Work, dtype: str) -> None:
+        self.work = work = replace(work, batch_size=min(work.batch_size, SLAB))
+        self.fit = Fastbp(work, dtype)
+        self.fit.run(1)
+        self.fit.run(1)  # the first may have tried numbers of threads
+        self.n_threads = self.fit.threads
+        network, X = self.fit.network, self.fit.X
+        self.run = Run(
+            network.architecture, network.weights, network.biases, X, self.fit.y, batch_size=work.batch_size,
+            update=work.update, classify=work.classifies, n_threads=self.n_threads,
+        )  # fmt: skip
+        self.order = np.random.default_rng(0).permutation(work.n)
+        self.step = work.optimizer().steps(0, np.zeros(1))[0]
+        self.step[SCALE] = 1 / work.batch_size
+        self.whole = Part(WHOLE, 0)
+        self.parts = list(self._parts())
+        self.peak = 0.0
+
+    def _parts(self) -> Iterator[Part]:
+        sizes, m = self.work.sizes, self.work.batch_size
+        flops = [2 * m * n_in * n_out for n_in, n_out in pairwise(sizes)]
+        for l in range(len(flops)):
+            yield Part(FORWARD, l, flops[l])
+            yield Part(ACTIVATION, l) if l < len(flops) - 1 else Part(OUTPUT, l)
+        for l in range(len(flops) - 1, 0, -1):
+            yield Part(DELTA, l, flops[l])
+        for l in range(len(flops)):
+            yield Part(GRADIENT, l, flops[l])
+        yield Part(BARRIER, 0)
+
+    def perform(self, part: Part) -> float:
+        """Return the seconds in which the team does a part as often as it says."""
+        run, report = self.run, np.zeros(REPORT_COLUMNS)
+
+        def task(words: Any, worker: int, n_workers: int) -> int:
+            return int(
+                perform(
+                    part.kind, part.l, run._layers, run.parameters, run._samples, self.order, self.work.batch_size,
+                    self.step, run._code, run._workspace, report, words, worker, n_workers, part.times,
+                )
+            )  # fmt: skip
+
+        start = time.perf_counter()
+        _, error = run_team(task, self.n_threads)
+        if error is not None:
+            raise error
+        return time.perf_counter() - start
+
+    def measure(self) -> float:
+        """Time all parts, in turns; return the seconds that `fit` takes for a mini-batch."""
+        self.perform(self.whole)  # compiles
+        for part in (self.whole, *self.parts):
+            while self.perform(part) < LEAST_SECONDS:
+                part.times *= 2
+        peak = Peak()
+        per_epoch, seconds = -(-self.work.n // self.work.batch_size), float("inf")
+        epochs = 1 + int(0.25 / self.timed_fit(1))
+        for _ in range(ROUNDS):
+            self.peak = peak.measure(self.fit.dtype, self.n_threads)
+            seconds = min(seconds, self.timed_fit(epochs) / epochs / per_epoch)
+            for part in (self.whole, *self.parts):
+                part.seconds = min(part.seconds, self.perform(part) / part.times)
+        return seconds
+
+    def timed_fit(self, epochs: int) -> float:
+        """Return the seconds of a fit."""
+        start = time.perf_counter()
+        self.fit.run(epochs)
+        return time.perf_counter() - start
+
+
+def print_anatomy(name: str, dtype: str) -> None:
+    """Measure one work and print its parts."""
+    anatomy = Anatomy(WORKS[name], dtype)
+    seconds = anatomy.measure()
+    print(
+        f"{name}, {dtype}, mini-batch of {anatomy.work.batch_size}, {anatomy.n_threads} threads "
+        f"(peak {anatomy.peak / 1e9:.0f} GF/s)\n  {'':30} {'us':>9} {'part':>6} {'GF/s':>7} {'of peak':>8}"
+    )
+    whole, parts = anatomy.whole, anatomy.parts
+    lines = [(part.name, part.seconds, part.flops) for part in parts]
+    lines.append(("rest: waiting, caches", whole.seconds - sum(part.seconds for part in parts), 0))
+    lines.append(("Python", seconds - whole.seconds, 0))
+    lines.append(("fit, a mini-batch", seconds, sum(part.flops for part in parts)))
+    for label, taken, flops in lines:
+        rate = f" {flops / taken / 1e9:7.1f} {100 * flops / taken / anatomy.peak:6.0f} %" if flops else ""
+        print(f"  {label:30} {1e6 * taken:9.2f} {100 * taken / seconds:4.0f} %{rate}", flush=True)
