@@ -32,6 +32,8 @@ CHUNK_WORK = 2_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 CHUNK_SAMPLES = 1 << 18
+# Samples in a chunk of several epochs at most, which keeps the order of each, and in one of these epochs
+TOGETHER_SAMPLES, TINY_SAMPLES = 1 << 16, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ class _Loop:
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
         number = 0
         while number < plan.epochs and not self.state.stop:
-            count = int(max(1, min(limit // plan.n_minibatches, plan.epochs - number, self.session.ahead())))
+            together = TOGETHER_SAMPLES // plan.n_samples if plan.n_samples <= TINY_SAMPLES else 1
+            count = min(limit // plan.n_minibatches, together, plan.epochs - number, self.session.ahead())
+            count = int(max(1, count))
             epochs = [_Epoch(number + i, plan.order()) for i in range(count)]
             if count > 1:
                 yield [(epoch, 0, plan.n_minibatches) for epoch in epochs]

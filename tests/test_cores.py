@@ -27,6 +27,7 @@ def _nobody_said_anything(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cores, "_limit", None)
+    monkeypatch.setattr(cores, "_QUOTA_LASTS", 0.0)
 
 
 @pytest.fixture

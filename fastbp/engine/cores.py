@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,9 @@ _CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
 _GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
 WORK_PER_START = 10_000_000
+_QUOTA_LASTS = 1.0  # seconds
 _limit: int | None = None
+_quota: tuple[float, float | None] | None = None  # when it was read, and what it was
 
 
 def set_num_threads(n: int | None) -> None:
@@ -79,8 +82,17 @@ def available_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = _recent_quota()
     return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _recent_quota() -> float | None:
+    """Return what `_cgroup_quota` has said a moment ago: to read it takes longer than a small call computes."""
+    global _quota
+    now = time.monotonic()
+    if _quota is None or now - _quota[0] >= _QUOTA_LASTS:
+        _quota = now, _cgroup_quota()
+    return _quota[1]
 
 
 def _cgroup_quota() -> float | None:

@@ -324,7 +324,7 @@ def _evaluate(
     n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
     if n_threads is None:
         n_workers = share_of(n_workers)
-    layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False)
+    layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False, deltas=y is not None)
     for l, array in wanted.items():
         layers[l, column.OUT] = array.ctypes.data
     samples = _samples(architecture, X, y, classify, 0)

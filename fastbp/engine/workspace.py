@@ -12,7 +12,14 @@ from fastbp.kernels.tiles import rows_of
 
 
 def workspace(
-    layout: Layout, rows: int, n_workers: int, gathered: int = 0, *, training: bool, sparse: bool = False
+    layout: Layout,
+    rows: int,
+    n_workers: int,
+    gathered: int = 0,
+    *,
+    training: bool,
+    sparse: bool = False,
+    deltas: bool = True,
 ) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
 
@@ -28,6 +35,8 @@ def workspace(
         Whether gradients are wanted, too.
     sparse : bool
         Whether a sparse X is trained on.
+    deltas : bool
+        Whether there are targets.
     """
     layers = layout.layers.copy()
     place = rows * gathered
@@ -40,7 +49,7 @@ def workspace(
     slack = 2 * 16
     return layers, Workspace(
         a=aligned_zeros(place + slack, layout.dtype),
-        delta=aligned_zeros(place + slack, layout.dtype),
+        delta=aligned_zeros(place + slack if deltas else 0, layout.dtype),
         scratch=aligned_zeros(n_workers * tile, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
         strip_size=strip_size,

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from fastbp.sklearn.perceptron import Perceptron, Problem, is_stochastic
 
@@ -237,11 +237,19 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) of indicators
         """
-        check_is_fitted(self)
-        outputs = self._outputs(X)
-        labels: NDArray[Any] = self._label_binarizer.inverse_transform(
-            outputs[:, 0] if outputs.shape[1] == 1 else outputs
-        )
+        self._check_is_fitted()
+        return self._labels(self._outputs(X))
+
+    def _labels(self, outputs: Floats) -> NDArray[Any]:
+        """Return the classes that outputs stand for."""
+        binarizer = self._label_binarizer
+        labels: NDArray[Any]
+        if binarizer.y_type_ == "multiclass" and outputs.shape[1] == len(binarizer.classes_):
+            labels = binarizer.classes_[outputs.argmax(axis=1)]
+        elif binarizer.y_type_ == "binary" and outputs.shape[1] == 1 and len(binarizer.classes_) == 2:
+            labels = binarizer.classes_[(outputs[:, 0] > 0.5).astype(np.intp)]
+        else:
+            labels = binarizer.inverse_transform(outputs[:, 0] if outputs.shape[1] == 1 else outputs)
         return labels
 
     def predict_proba(self, X: ArrayLike) -> Floats:
@@ -256,7 +264,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        check_is_fitted(self)
+        self._check_is_fitted()
         outputs = self._outputs(X)
         return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
 

@@ -28,7 +28,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastbp.architecture import Architecture
 from fastbp.engine.run import Run, evaluate, layout_of
@@ -447,7 +447,9 @@ class Perceptron(BaseEstimator):
 
     def _outputs(self, X: Any) -> Floats:
         """Return the outputs of the network for samples, an array (n, n_outputs)."""
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        given, sparse = X, scipy.sparse.issparse(X)
+        if not self._has_nothing_to_validate(X):
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False, ensure_all_finite=sparse)
         architecture, weights, biases = self._network(X.dtype)
         if X.shape[1] != architecture.n_in:
             raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {architecture.n_in} rows")
@@ -455,8 +457,32 @@ class Perceptron(BaseEstimator):
         outputs = np.empty((X.shape[0], architecture.n_out), architecture.dtype)
         nothing = np.zeros(0, architecture.dtype)
         packed = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
-        evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs})
+
+        def doubt() -> None:
+            """Refuse X as scikit-learn does, if it was not the weights that are not finite."""
+            validate_data(self, given, accept_sparse=["csr", "csc"], reset=False)
+
+        evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs}, doubt=None if sparse else doubt)
         return outputs
+
+    def _has_nothing_to_validate(self, X: Any) -> bool:
+        """Whether X lies as the engine reads it and fits to the fit, so that only its numbers may be wrong."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype in (np.float32, np.float64)
+            and X.dtype.isnative
+            and X.ndim == 2
+            and len(X) > 0
+            and X.flags.c_contiguous
+            and X.flags.aligned
+            and "feature_names_in_" not in self.__dict__
+            and X.shape[1] == self.__dict__.get("n_features_in_")
+        )
+
+    def _check_is_fitted(self) -> None:
+        """Raise NotFittedError before the first fit."""
+        if "coefs_" not in self.__dict__:
+            check_is_fitted(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
