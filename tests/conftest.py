@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     os.environ["PYTHONSAFEPATH"] = "1"  # nor do child processes import it, wherever they start
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, and in its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Ledger(), "ledger")
 
 

@@ -144,6 +144,8 @@ def test_the_same_results(member: str) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
+# of LogisticRegression before scikit-learn 1.8 beside SciPy 1.16 and later
+@pytest.mark.filterwarnings("ignore:.*`disp` and `iprint` options:DeprecationWarning")
 @pytest.mark.parametrize("member", MEMBERS)
 def test_members_work(member: str) -> None:
     """On every version of scikit-learn."""

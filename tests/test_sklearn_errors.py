@@ -401,6 +401,8 @@ def test_the_signature_is_that_of_1_9_on_every_version(name: str) -> None:
         assert kind._parameter_constraints.keys() == twin._parameter_constraints.keys()
 
 
+# of scikit-learn before 1.8 beside SciPy 1.16 and later
+@pytest.mark.filterwarnings("ignore:.*`disp` and `iprint` options:DeprecationWarning")
 @pytest.mark.parametrize("name", Y)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_the_same_attributes_appear(name: str, solver: str) -> None:
