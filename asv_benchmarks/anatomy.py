@@ -183,6 +183,10 @@ class Anatomy:
                 part.seconds = min(part.seconds, self.perform(part) / part.times)
         return seconds
 
+    def forward_seconds(self) -> float:
+        """Return the time of the forward pass of a mini-batch, output and loss included."""
+        return sum(part.seconds for part in self.parts if part.kind in (FORWARD, ACTIVATION, OUTPUT))
+
     def timed_fit(self, epochs: int) -> float:
         """Return the seconds of a fit."""
         start = time.perf_counter()

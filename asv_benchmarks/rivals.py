@@ -18,9 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
 import numpy as np
-from benchmarks.common import WORKS, Array, Work
+from benchmarks.common import WORKS, Array, Work, noting_threads
 
-import fastbp.engine.run
 from fastbp import reference
 
 Parameters = tuple[list[Array], list[Array]]
@@ -72,7 +71,6 @@ class Fastbp(Rival):
         super().__init__(work, dtype)
         self.network = work.network(dtype)
         self.arguments: dict[str, Any] = {"batch_size": work.batch_size, "optimizer": work.optimizer()}
-        self.run_team = fastbp.engine.run.run_team
 
     def epoch(self, order: Array) -> Any:
         """Train in that order by laying the samples out in it."""
@@ -80,17 +78,9 @@ class Fastbp(Rival):
 
     def run(self, epochs: int) -> None:
         """Train in orders of its own, and note the threads that it settles on."""
-        self.threads = 1
-
-        def noting(task: Any, n_workers: int) -> Any:
-            self.threads = n_workers
-            return self.run_team(task, n_workers)
-
-        fastbp.engine.run.run_team = noting
-        try:
+        with noting_threads() as noted:
             self.network.fit(self.X, self.y, epochs=epochs, verbose=False, **self.arguments)
-        finally:
-            fastbp.engine.run.run_team = self.run_team
+        self.threads = noted[-1] if noted else 1
 
     def parameters(self) -> Parameters:
         """Return the network's."""

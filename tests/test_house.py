@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -332,3 +333,10 @@ def test_public_member_has_a_docstring(name, item):
 @pytest.mark.parametrize("module", [name for name in SOURCES if not name.endswith("__main__")])
 def test_module_says_what_it_is(module):
     assert importlib.import_module(module).__doc__
+
+
+@pytest.mark.parametrize("script", ["peers", "grid", "peak", "dependable"])
+def test_measurements_can_be_imported(script):
+    folder = Path(__file__).resolve().parents[1] / "asv_benchmarks"
+    program = f"import sys; sys.path.insert(0, sys.argv[1]); import {script}; assert {script}.__doc__ and {script}.main"
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=120)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import fastbp.engine.run
 from fastbp import SGD, Adam, Network
+from fastbp.engine.team import Task
 from fastbp.reference import matrix, minibatches, one_hot, train
 
 Array = NDArray[Any]
@@ -117,6 +120,23 @@ BASE = Work((256, 128, 10), "relu", "softmax", "cross_entropy", "adam", ADAM, 12
 def varied(**changes: Any) -> Work:
     """Return the base work with other numbers."""
     return replace(BASE, **changes)
+
+
+@contextmanager
+def noting_threads() -> Iterator[list[int]]:
+    """Note the threads of each team that fastbp starts; where it starts none, the caller has computed alone."""
+    noted: list[int] = []
+    run_team = fastbp.engine.run.run_team
+
+    def noting(task: Task, n_workers: int) -> Any:
+        noted.append(n_workers)
+        return run_team(task, n_workers)
+
+    fastbp.engine.run.run_team = noting
+    try:
+        yield noted
+    finally:
+        fastbp.engine.run.run_team = run_team
 
 
 def fit_fastbp(work: Work, X: Array, y: Array, n_threads: int | None = None) -> Callable[[], list[Array]]:
