@@ -7,11 +7,12 @@ import math
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
 
@@ -311,3 +312,52 @@ def test_columns_unpacked_are_the_rows(dtype: str) -> None:
         assert by_columns.flags.f_contiguous
         assert np.array_equal(by_rows, w.astype(dtype))
         assert np.array_equal(by_columns, by_rows)
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
+    "as the engine reads it": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "lists": np.ndarray.tolist,
+    "every other row": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "swapped bytes": lambda X: X.astype(X.dtype.newbyteorder()),
+    "sparse": scipy.sparse.csr_array,
+}
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"], [7], "labels"])
+def test_labels_are_those_of_the_outputs(classes: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    y = rng.integers(2, size=(60, 3)) if classes == "labels" else np.array(classes)[np.arange(60) % len(classes)]
+    estimator = MLPClassifier((5,), max_iter=3, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(X, y)
+    outputs = estimator._outputs(X)
+    plain = estimator._label_binarizer.inverse_transform(outputs[:, 0] if outputs.shape[1] == 1 else outputs)
+    assert estimator.predict(X).dtype == plain.dtype
+    np.testing.assert_array_equal(estimator.predict(X), plain)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_predictions_and_their_errors_depend_on_no_layout(layout: str) -> None:
+    X = np.random.default_rng(0).standard_normal((20, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1, random_state=0).fit(X, X[:, 0])
+    expected = estimator.predict(X)
+    np.testing.assert_array_equal(estimator.predict(LAYOUTS[layout](X)), expected)
+    for value, message in (np.nan, "Input X contains NaN"), (np.inf, "Input X contains infinity"):
+        spoilt = X.copy()
+        spoilt[17, 2] = value
+        with pytest.raises(ValueError, match=message):
+            estimator.predict(LAYOUTS[layout](spoilt))
+
+
+def test_weights_that_are_not_finite_are_no_fault_of_the_samples() -> None:
+    X = np.random.default_rng(0).standard_normal((20, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1, random_state=0).fit(X, X[:, 0])
+    estimator.coefs_[0][0, 0] = np.nan
+    assert np.isnan(estimator.predict(X)).all()
