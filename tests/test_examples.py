@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{name}.py"), "pictures"],
         capture_output=True, text=True, timeout=TIMEOUT, cwd=tmp_path,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # products so small that threads get into each other's way
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = re.search(".*".join(f"(?:{line})" for line in lines), result.stdout, re.DOTALL)

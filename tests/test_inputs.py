@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import tracemalloc
 
 import numpy as np
@@ -219,7 +218,6 @@ def test_pandas():
 def test_memory_on_top_of_X(make, dtype):
     n, n_in = 2000, 120
     X = make(np.random.default_rng(0).integers(0, 100, (n, n_in)))
-    gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

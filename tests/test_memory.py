@@ -47,7 +47,6 @@ def two_threads():
 
 def peak_of(call):
     """Return the largest number of bytes that a call holds at a time (NumPy tells tracemalloc of its arrays)."""
-    gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
