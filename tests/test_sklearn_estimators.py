@@ -354,6 +354,16 @@ def test_predictions_and_their_errors_depend_on_no_layout(layout: str) -> None:
             estimator.predict(LAYOUTS[layout](spoilt))
 
 
+def test_a_sample_that_float64_cannot_hold() -> None:
+    X = np.random.default_rng(0).standard_normal((20, 4)).astype(np.longdouble)
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), random_state=0, tol=10).fit(X, X[:, 0])
+    X[17, 2] = np.finfo(np.longdouble).max
+    if X.dtype != np.float64:
+        message = r"Input X contains infinity or a value too large for dtype\('float64'\)"
+        with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+            estimator.predict(X)
+
+
 def test_weights_that_are_not_finite_are_no_fault_of_the_samples() -> None:
     X = np.random.default_rng(0).standard_normal((20, 4))
     with warnings.catch_warnings():

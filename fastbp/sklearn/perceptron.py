@@ -28,7 +28,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from fastbp.architecture import Architecture
 from fastbp.engine.run import Run, evaluate, layout_of
@@ -461,6 +461,8 @@ class Perceptron(BaseEstimator):
         def doubt() -> None:
             """Refuse X as scikit-learn does, if it was not the weights that are not finite."""
             validate_data(self, given, accept_sparse=["csr", "csc"], reset=False)
+            # scikit-learn 1.6 overlooks a NaN in swapped bytes; what float64 cannot hold is infinite only now
+            assert_all_finite(rows, estimator_name=type(self).__name__, input_name="X")
 
         evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs}, doubt=None if sparse else doubt)
         return outputs
