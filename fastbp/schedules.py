@@ -90,6 +90,7 @@ class Schedule:
         progress : Progress
             After the last epoch that was completed.
         """
+        # for a user's own schedule that lacks it
         raise NotImplementedError(f"{type(self).__name__} has no method rates(moments, progress): give it one")
 
     def after(self, progress: Progress, history: History, epoch: int, n_samples: int) -> Progress:

@@ -273,7 +273,7 @@ class _Loop:
             good = place // n_minibatches
             run.restore(self.snapshot)
             _advance(run, tables, 0, good * n_minibatches)
-        except BaseException:
+        except BaseException:  # interrupted half-way: the snapshot is the last state that is known to be finite
             run.restore(self.snapshot)
             raise
         message = (

@@ -38,7 +38,7 @@ def fork(work, generations=1):
             if generations > 1:
                 wait(fork(work, generations - 1), 'a grandchild')
             status = 0
-        except BaseException:
+        except BaseException:  # nothing may run on in the child as if it were the parent
             import traceback
             traceback.print_exc()
         finally:

@@ -10,6 +10,7 @@ import copy
 import math
 import operator
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Problem:
         return self.y if self.y.ndim == 1 else np.ascontiguousarray(self.y, dtype)
 
 
-class Perceptron(BaseEstimator):
+class Perceptron(BaseEstimator, ABC):
     """Base of the estimators."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -156,20 +157,21 @@ class Perceptron(BaseEstimator):
 
     # What a subclass says
 
+    @abstractmethod
     def _validated(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Problem:
-        raise NotImplementedError
+        """Return X and y as they are to be learned, or raise what scikit-learn raises."""
 
+    @abstractmethod
     def _natural_output(self) -> str:
         """Return the name of the output activation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _strata(self, y: NDArray[Any]) -> NDArray[Any] | None:
         """Return what each sample's stratum is when some are held out, None where it does not matter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _score_outputs(self, outputs: Floats, y: NDArray[Any], sample_weight: Any) -> float:
         """Return the score of a network with these outputs for the targets y."""
-        raise NotImplementedError
 
     # Fitting
 
@@ -203,7 +205,7 @@ class Perceptron(BaseEstimator):
         before = self.__dict__.copy()
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt, too, must not leave a part of a fit
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
