@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["generator", "integer", "number", "one_each", "one_of", "pair", "truth", "whole"]
+__all__ = ["generator", "integer", "number", "one_each", "one_of", "pair", "threads", "truth", "whole"]
 
 
 def whole(value: Any, name: str, least: int) -> int:
@@ -27,6 +27,11 @@ def integer(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}, but must be an integer") from None
+
+
+def threads(n_threads: Any) -> int | None:
+    """Return a number of threads, or None for as many as the work repays."""
+    return None if n_threads is None else whole(n_threads, "n_threads", 1)
 
 
 def number(value: Any, name: str, low: float, high: float, *, low_allowed: bool) -> float:

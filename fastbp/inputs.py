@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastbp.engine.sparse import SparseRows
 
-__all__ = ["as_array", "check_finite", "read_only", "rows", "source"]
+__all__ = ["as_array", "check_finite", "check_trusted", "read_only", "rows", "source"]
 
 # Entries checked at a time: the mask of a block (64 KiB) stays in the L2 cache.
 CHECK_ENTRIES = 65_536
@@ -112,6 +112,12 @@ def check_finite(X: NDArray[Any], source: Any = None, name: str = "X") -> None:
             i, k = divmod(start + int(finite.argmin()), n_in)
             value = np.asarray(_slice(X if source is None else source, i, i + 1))[0, k]
             raise ValueError(_not_finite(value, i, k, dtype, name))
+
+
+def check_trusted(samples: NDArray[Any] | SparseRows) -> None:
+    """Raise ValueError where dense samples, trusted so far, are not finite; what is sparse was checked at the door."""
+    if not isinstance(samples, SparseRows):
+        check_finite(samples)
 
 
 def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X", trusted: bool = False) -> NDArray[Any] | SparseRows:

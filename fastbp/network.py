@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import copy
-import math
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import lbfgs
 from fastbp.architecture import Architecture, Bias
-from fastbp.arguments import generator, integer, number, one_each, one_of, pair, truth, whole
-from fastbp.callbacks import Callback, ProgressBar, is_watched
+from fastbp.arguments import generator, integer, one_each, one_of, pair, threads
+from fastbp.callbacks import Callback
 from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
 from fastbp.engine.sparse import SparseRows
-from fastbp.history import History, TrainingState
+from fastbp.fitting import exclusive, fit
+from fastbp.history import History
 from fastbp.initializers import INITIALIZERS
-from fastbp.inputs import check_finite, source
-from fastbp.kernels.layers import COST, HITS, PENALTY, SCALE, STEP_COLUMNS, Parameters
-from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
-from fastbp.schedules import Pace, Schedule
+from fastbp.inputs import check_trusted, source
+from fastbp.kernels.layers import SCALE, STEP_COLUMNS, Parameters
+from fastbp.measures import accuracy, measure
+from fastbp.optimizers import LBFGS, Optimizer, OptimizerState
 from fastbp.targets import Targets, sample_weights, targets
-from fastbp.training import Plan, train
 
 __all__ = ["Network"]
 
@@ -51,43 +45,6 @@ class _Published:
         if self._packed is None:
             self._packed = layout_of(architecture).parameters(self.weights, self.biases)
         return self._packed
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What a training is to learn: the samples chosen, and those for validation."""
-
-    samples: Floats | SparseRows
-    wanted: Targets
-    classify: bool
-    chosen: NDArray[np.int64]
-    validation: tuple[Floats | SparseRows, Targets] | None
-    n_threads: int | None
-    weight: NDArray[np.float64] | None
-    penalty: float
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """The right of one thread to train a network."""
-
-    network: Network
-    thread: int
-
-
-_claims: dict[int, _Claim] = {}  # by the id of the network; one operation on it is atomic
-
-
-def _release_after_fork() -> None:
-    """Free, in a forked child, the networks that threads train which it does not have."""
-    for key, claim in list(_claims.items()):
-        if claim.thread != threading.get_ident():
-            claim.network._rng = copy.deepcopy(claim.network._rng)  # a thread that drew left it locked
-            del _claims[key]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_after_fork)
 
 
 class Network:
@@ -182,7 +139,7 @@ class Network:
     def weights(self, weights: Sequence[ArrayLike]) -> None:
         given = self._one_a_layer(weights, "weights")
         checked = [self._layer_weights(l, w, f"weights[{l}]") for l, w in enumerate(given)]
-        with self._exclusive():
+        with exclusive(self):
             self._publish(checked, self._published.biases)
 
     @property
@@ -194,7 +151,7 @@ class Network:
     def biases(self, biases: Sequence[ArrayLike]) -> None:
         given = self._one_a_layer(biases, "biases")
         checked = [self._layer_biases(l, b, f"biases[{l}]") for l, b in enumerate(given)]
-        with self._exclusive():
+        with exclusive(self):
             self._publish(self._published.weights, checked)
 
     def set_layer(self, l: int, weights: ArrayLike | None = None, biases: ArrayLike | None = None) -> None:
@@ -231,7 +188,7 @@ class Network:
         l %= n
         w = None if weights is None else self._layer_weights(l, weights, "weights")
         b = None if biases is None else self._layer_biases(l, biases, "biases")
-        with self._exclusive():
+        with exclusive(self):
             all_w, all_b = list(self._published.weights), list(self._published.biases)
             if w is not None:
                 all_w[l] = w
@@ -351,8 +308,8 @@ class Network:
         >>> history.loss[-1] < 1e-3
         True
         """
-        return self._fit(
-            X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads,
+        return fit(
+            self, X, y, epochs, batch_size, optimizer, validation_data, shuffle, callbacks, verbose, n_threads,
             validation_fraction, resume=False, sample_weight=sample_weight, l2=l2,
         )  # fmt: skip
 
@@ -385,168 +342,10 @@ class Network:
         >>> losses[0] > losses[1] > losses[2]
         True
         """
-        return self._fit(
-            X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True,
+        return fit(
+            self, X, y, 1, batch_size, optimizer, validation_data, shuffle, (), False, n_threads, None, resume=True,
             sample_weight=sample_weight, l2=l2,
         )  # fmt: skip
-
-    def _fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        epochs: int,
-        batch_size: int,
-        optimizer: str | Optimizer | LBFGS,
-        validation_data: tuple[ArrayLike, ArrayLike] | None,
-        shuffle: bool,
-        callbacks: Sequence[Callback],
-        verbose: bool | None,
-        n_threads: int | None,
-        validation_fraction: float | None,
-        *,
-        resume: bool,
-        sample_weight: ArrayLike | None,
-        l2: float,
-    ) -> History:
-        epochs = whole(epochs, "epochs", 0)
-        batch_size = whole(batch_size, "batch_size", 1)
-        rule = optimizer_of(optimizer)
-        penalty = number(l2, "l2", 0, float("inf"), low_allowed=True)
-        if isinstance(rule, LBFGS):
-            if resume:
-                raise ValueError("optimizer is L-BFGS, which takes all samples at once and does not continue: use fit")
-            if epochs != 1:
-                raise ValueError(
-                    f"epochs is {epochs}, but L-BFGS counts its own iterations: leave epochs out and write "
-                    f"optimizer=LBFGS(max_iterations={max(1, epochs)})"
-                )
-            lbfgs.scipy_optimize()  # an error before anything is done, where there is none
-        shuffle = truth(shuffle, "shuffle")
-        watchers = _callbacks(callbacks)
-        if is_watched() if verbose is None else truth(verbose, "verbose"):
-            watchers.append(ProgressBar())
-        n_threads = _threads(n_threads)
-        samples = self._rows(X)
-        wanted = self._targets(y, len(samples))
-        weight = sample_weights(sample_weight, len(samples))
-        classify = self._classifies(wanted)
-        n_held_out = _held_out(validation_fraction, len(samples), validation_data)
-        if n_held_out or epochs == 0 or isinstance(rule, LBFGS):
-            _check(samples)  # otherwise all of them are met in the first epoch, where a number that is lost shows them
-        validation = None
-        if validation_data is not None:
-            X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
-            samples_v = source(X_validation, self.sizes[0], self.dtype, name="validation_data[0]")
-            validation = samples_v, self._targets(y_validation, len(samples_v), name="validation_data[1]")
-        schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
-        _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
-
-        with self._exclusive():
-            chosen = np.arange(len(samples) - n_held_out)
-            if n_held_out:
-                drawn = self._rng.permutation(len(samples))
-                chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
-                measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
-                validation = measured, wanted.take(held_out)
-            data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
-            if isinstance(rule, LBFGS):
-                return self._minimize(data, rule, watchers, publishes=bool(callbacks))
-            remembered = OptimizerState.fresh(rule)
-            if resume and self._optimizer is not None:
-                remembered = self._optimizer.handed_to(rule)
-            batch_size = min(batch_size, len(chosen))
-            return self._descend(
-                data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
-            )
-
-    def _descend(
-        self,
-        data: _Data,
-        rule: Optimizer,
-        remembered: OptimizerState,
-        epochs: int,
-        batch_size: int,
-        shuffle: bool,
-        watchers: Sequence[Callback],
-        *,
-        publishes: bool,
-    ) -> History:
-        """Train mini-batch by mini-batch."""
-        n, all_chosen = len(data.chosen), len(data.chosen) == len(data.samples)
-        run = Run(
-            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=batch_size,
-            update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
-            n_threads=data.n_threads, sample_weight=data.weight,
-        )  # fmt: skip
-        state = TrainingState(self, History(), epochs, n)
-        pace = Pace(remembered.schedule, remembered.progress, n, state.history)
-
-        def order() -> NDArray[np.int64]:
-            if not shuffle:
-                return data.chosen
-            drawn: NDArray[np.int64] = self._rng.permutation(n)
-            return drawn if all_chosen else data.chosen[drawn]
-
-        def publish() -> None:
-            self._publish(*run.canonical())
-
-        def steps(first: int, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-            table = rule.steps(first, rates)
-            table[:, PENALTY] = data.penalty
-            return table
-
-        plan = Plan(
-            epochs, n, batch_size, order, pace.rates, steps, data.classify, self._validation(data, run),
-            lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
-        )  # fmt: skip
-        drawn_before, before, refused = self._rng.bit_generator.state, self._optimizer, False
-        try:
-            train(run, plan, state, callbacks=watchers, publish=publish if publishes else None)
-        except FloatingPointError:
-            # as if the orders of epochs that do not count had not been drawn
-            self._rng.bit_generator.state = drawn_before
-            for _ in range(state.history.epochs):
-                order()
-            refused = True
-            _check(data.samples)
-            refused = False
-            raise
-        finally:
-            reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
-            optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
-            weights, biases = run.canonical()  # all or, without memory, nothing
-            self._publish(weights, biases)
-            self._optimizer = before if refused else optimizer
-        return state.history
-
-    def _minimize(self, data: _Data, rule: LBFGS, watchers: Sequence[Callback], *, publishes: bool) -> History:
-        """Train on all samples at once."""
-        n = len(data.chosen)
-        run = Run(
-            self._architecture, self.weights, self.biases, data.samples, _either(data.wanted), batch_size=n,
-            update=None, classify=data.classify, n_threads=data.n_threads, sample_weight=data.weight,
-        )  # fmt: skip
-        state = TrainingState(self, History(), rule.max_iterations, n)
-
-        def publish() -> None:
-            self._publish(*run.canonical())
-
-        try:
-            lbfgs.train(
-                lbfgs.Objective(run, data.chosen, data.weight, penalty=data.penalty), rule, state,
-                classify=data.classify, callbacks=watchers, publish=publish if publishes else None,
-                validate=self._validation(data, run),
-            )  # fmt: skip
-        finally:
-            publish()
-        return state.history
-
-    def _validation(self, data: _Data, run: Run) -> Callable[[], tuple[float, float | None]] | None:
-        """Return what measures the validation data with a run's present weights."""
-        if data.validation is None:
-            return None
-        samples, wanted = data.validation
-        return lambda: self._measure(run.parameters, samples, wanted, data.n_threads)
 
     # Asking
 
@@ -627,7 +426,8 @@ class Network:
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
         weight = sample_weights(sample_weight, len(samples))
-        return self._measure(self._published.packed(self._architecture), samples, wanted, n_threads, weight)[0]
+        packed = self._published.packed(self._architecture)
+        return measure(self._architecture, packed, samples, wanted, threads(n_threads), weight)[0]
 
     def accuracy(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
@@ -647,11 +447,7 @@ class Network:
         wanted = self._targets(y, len(samples))
         weight = sample_weights(sample_weight, len(samples))
         packed = self._published.packed(self._architecture)
-        report = evaluate(
-            self._architecture, packed, samples, _either(wanted), classify=True, n_threads=_threads(n_threads),
-            doubt=lambda: _check(samples),
-        )  # fmt: skip
-        return float(np.average(report[:, HITS], weights=weight))
+        return accuracy(self._architecture, packed, samples, wanted, threads(n_threads), weight)
 
     def gradients(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
@@ -677,14 +473,14 @@ class Network:
         published = self._published
         n = len(samples)
         run = Run(
-            self._architecture, published.weights, published.biases, samples, _either(wanted),
-            batch_size=n, update=None, n_threads=_threads(n_threads), sample_weight=weight,
+            self._architecture, published.weights, published.biases, samples, wanted.array,
+            batch_size=n, update=None, n_threads=threads(n_threads), sample_weight=weight,
         )  # fmt: skip
         order, starts, steps = np.arange(n), np.array([0, n]), np.zeros((1, STEP_COLUMNS))
         steps[:, SCALE] = scales(divisors(order, starts, weight))
         run.minibatches(order, starts, steps)
         if not run.is_finite():
-            _check(samples)
+            check_trusted(samples)
         return run.state()[0]
 
     # Parts
@@ -692,60 +488,23 @@ class Network:
     def _rows(self, X: ArrayLike) -> Floats | SparseRows:
         return source(X, self.sizes[0], self.dtype, trusted=True)
 
-    def _targets(self, y: ArrayLike, n: int, name: str = "y") -> Targets:
+    def _targets(self, y: ArrayLike, n: int) -> Targets:
         a = self._architecture
-        return targets(y, n, a.n_out, a.dtype, a.loss, a.output, name=name)
-
-    def _classifies(self, wanted: Targets) -> bool:
-        """Whether accuracy means anything: the targets are classes."""
-        a = self._architecture
-        if a.n_out == 1:
-            return a.loss == "cross_entropy"
-        return a.output == "softmax" or wanted.are_classes
+        return targets(y, n, a.n_out, a.dtype, a.loss, a.output)
 
     def _forward(self, samples: Floats | SparseRows, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
         packed = self._published.packed(self._architecture)
         wanted = dict(zip(layers, arrays, strict=True))
         evaluate(
-            self._architecture, packed, samples, wanted=wanted, n_threads=_threads(n_threads),
-            doubt=lambda: _check(samples),
+            self._architecture, packed, samples, wanted=wanted, n_threads=threads(n_threads),
+            doubt=lambda: check_trusted(samples),
         )  # fmt: skip
         return arrays
-
-    def _measure(
-        self,
-        parameters: Parameters,
-        samples: Floats | SparseRows,
-        wanted: Targets,
-        n_threads: int | None,
-        weight: NDArray[np.float64] | None = None,
-    ) -> tuple[float, float | None]:
-        classify = self._classifies(wanted)
-        report = evaluate(
-            self._architecture, parameters, samples, _either(wanted), classify=classify, n_threads=_threads(n_threads),
-            doubt=lambda: _check(samples),
-        )  # fmt: skip
-        cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
-        return cost, hits if classify else None
 
     def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
         self._published = _Published(weights, biases)
         self._optimizer = None
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        claim = _Claim(self, threading.get_ident())
-        try:  # an interrupt may come between any two steps
-            if _claims.setdefault(id(self), claim) is not claim:
-                raise RuntimeError(
-                    "this network is in training already: wait for that fit to end, or train a copy made by "
-                    "copy.deepcopy"
-                )
-            yield
-        finally:
-            if _claims.get(id(self)) is claim:
-                del _claims[id(self)]
 
     def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
         a = self._architecture
@@ -808,65 +567,3 @@ class Network:
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
         self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
-
-
-def _check(samples: Floats | SparseRows) -> None:
-    """Raise ValueError where dense samples, trusted so far, are not finite; what is sparse was checked at the door."""
-    if not isinstance(samples, SparseRows):
-        check_finite(samples)
-
-
-def _either(wanted: Targets) -> NDArray[Any]:
-    """Return labels or values, whichever there is."""
-    array = wanted.labels if wanted.labels is not None else wanted.values
-    assert array is not None
-    return array
-
-
-def _threads(n_threads: Any) -> int | None:
-    return None if n_threads is None else whole(n_threads, "n_threads", 1)
-
-
-def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:
-    """Return how many samples a user wants held out."""
-    if validation_fraction is None:
-        return 0
-    if validation_data is not None:
-        raise ValueError("validation_data and validation_fraction are both given, but only one can be: leave one out")
-    fraction = number(validation_fraction, "validation_fraction", 0, 1, low_allowed=False)
-    count = math.ceil(fraction * n)
-    if count >= n:
-        raise ValueError(
-            f"validation_fraction is {validation_fraction!r}, which holds all of {n} samples out: give less, or more "
-            "samples"
-        )
-    return count
-
-
-def _check_needs(watchers: Sequence[Callback | Schedule], classify: bool, validated: bool) -> None:
-    """Refuse whoever watches a figure that this training does not record."""
-    recorded = ["loss", "accuracy"] if classify else ["loss"]
-    recorded += [f"validation_{name}" for name in recorded] if validated else []
-    for watcher in watchers:
-        if watcher.needs is not None and watcher.needs not in recorded:
-            raise ValueError(
-                f"{type(watcher).__name__} watches {watcher.needs!r}, but this training records only "
-                f"{', '.join(recorded)}: give validation_data or validation_fraction for the validation's figures; "
-                "accuracy needs classes as targets"
-            )
-
-
-def _callbacks(callbacks: Any) -> list[Callback]:
-    if isinstance(callbacks, Callback):
-        raise TypeError("callbacks is one Callback, but must be a sequence of them: write callbacks=[callback]")
-    try:
-        checked = list(callbacks)
-    except TypeError:
-        raise TypeError(
-            f"callbacks is {callbacks!r}, but must be a sequence of instances of fastbp.Callback: write [instance]"
-        ) from None
-    for callback in checked:
-        if not isinstance(callback, Callback):
-            hint = "; write an instance rather than the class" if isinstance(callback, type) else ""
-            raise TypeError(f"callbacks holds {callback!r}, but must hold instances of fastbp.Callback{hint}")
-    return checked

@@ -37,6 +37,13 @@ class Targets:
     values: NDArray[Any] | None
 
     @property
+    def array(self) -> NDArray[Any]:
+        """Labels or values, whichever there is."""
+        array = self.labels if self.labels is not None else self.values
+        assert array is not None
+        return array
+
+    @property
     def are_classes(self) -> bool:
         """Whether they are labels, or rows with a 1 and otherwise 0.
 

@@ -220,7 +220,7 @@ def test_the_samples_are_not_copied_for_a_fraction(monkeypatch):
             seen.append(given)
             super().__init__(architecture, weights, biases, given, y, **options)
 
-    monkeypatch.setattr("fastbp.network.Run", Recording)
+    monkeypatch.setattr("fastbp.fitting.Run", Recording)
     make().fit(X, Y, validation_fraction=0.3, verbose=False)
     assert np.shares_memory(seen[0], X)
 

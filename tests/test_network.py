@@ -12,6 +12,7 @@ import pytest
 from numeric import numerical_gradients
 
 import fastbp
+import fastbp.fitting
 import fastbp.network
 from fastbp import SGD, Adam, Callback, History, Network, reference
 from fastbp.engine.run import Run
@@ -231,7 +232,7 @@ def test_the_order_of_samples_is_drawn_anew_for_each_epoch():
             return run_minibatches(self, order, starts, steps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastbp.network, "Run", Recording)
+        patch.setattr(fastbp.fitting, "Run", Recording)
         fit(make(), 3)
         shuffled = np.concatenate(orders).reshape(3, 53)
         orders.clear()
@@ -717,7 +718,8 @@ def read_by_the_engine(monkeypatch):
             seen.append((X, y))
             super().__init__(architecture, weights, biases, X, y, **options)
 
-    monkeypatch.setattr(fastbp.network, "Run", Recording)
+    for module in (fastbp.fitting, fastbp.network):
+        monkeypatch.setattr(module, "Run", Recording)
     return seen
 
 
@@ -951,7 +953,7 @@ def test_ctrl_c_leaves_the_weights_of_the_last_complete_mini_batch(n_threads, mo
     for _ in range(10):
         network, other = make((20, 60, 4)), make((20, 60, 4))
         with monkeypatch.context() as patch:
-            patch.setattr(fastbp.network, "Run", Interrupted)
+            patch.setattr(fastbp.fitting, "Run", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 network.fit(many, labels, epochs=10**9, n_threads=n_threads, **options)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbp")]
