@@ -21,6 +21,7 @@ from fastbp import lbfgs
 from fastbp.architecture import Architecture
 from fastbp.arguments import number, pair, threads, truth, whole
 from fastbp.callbacks import Callback, ProgressBar, is_watched
+from fastbp.engine.evaluation import Evaluator
 from fastbp.engine.run import Run
 from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
@@ -275,7 +276,8 @@ def _validation(data: _Data, run: Run) -> Callable[[], tuple[float, float | None
     if data.validation is None:
         return None
     samples, wanted = data.validation
-    return lambda: measure(run.architecture, run.parameters, samples, wanted, data.n_threads)
+    evaluator = Evaluator(run.architecture)
+    return lambda: measure(evaluator, run.parameters.weights, samples, wanted, data.n_threads)
 
 
 def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import evaluate
+from fastbp.engine.evaluation import Evaluator
 from fastbp.engine.sparse import SparseRows
 from fastbp.inputs import check_trusted
-from fastbp.kernels.layers import COST, HITS, Parameters
+from fastbp.kernels.layers import COST, HITS
 from fastbp.targets import Targets
 
 __all__ = ["accuracy", "classifies", "measure"]
@@ -25,34 +25,37 @@ def classifies(architecture: Architecture, wanted: Targets) -> bool:
 
 
 def measure(
-    architecture: Architecture,
-    parameters: Parameters,
+    evaluator: Evaluator,
+    weights: NDArray[Any],
     samples: NDArray[Any] | SparseRows,
     wanted: Targets,
     n_threads: int | None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, float | None]:
     """Return the mean cost of samples, and their accuracy or None where it means nothing."""
-    classify = classifies(architecture, wanted)
-    report = evaluate(
-        architecture, parameters, samples, wanted.array, classify=classify, n_threads=n_threads,
+    classify = classifies(evaluator.architecture, wanted)
+    report = evaluator.evaluate(
+        weights, samples, wanted.array, classify=classify, n_threads=n_threads,
         doubt=lambda: check_trusted(samples),
     )  # fmt: skip
-    cost, hits = (float(np.average(report[:, what], weights=weight)) for what in (COST, HITS))
-    return cost, hits if classify else None
+    return _mean(report[:, COST], weight), _mean(report[:, HITS], weight) if classify else None
 
 
 def accuracy(
-    architecture: Architecture,
-    parameters: Parameters,
+    evaluator: Evaluator,
+    weights: NDArray[Any],
     samples: NDArray[Any] | SparseRows,
     wanted: Targets,
     n_threads: int | None,
     weight: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the share of samples, or of their weight, whose class is right: that of targets is their largest."""
-    report = evaluate(
-        architecture, parameters, samples, wanted.array, classify=True, n_threads=n_threads,
+    report = evaluator.evaluate(
+        weights, samples, wanted.array, classify=True, n_threads=n_threads,
         doubt=lambda: check_trusted(samples),
     )  # fmt: skip
-    return float(np.average(report[:, HITS], weights=weight))
+    return _mean(report[:, HITS], weight)
+
+
+def _mean(values: NDArray[np.float64], weight: NDArray[np.float64] | None) -> float:
+    return float(values.mean() if weight is None else np.average(values, weights=weight))

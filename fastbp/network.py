@@ -12,39 +12,23 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastbp.architecture import Architecture, Bias
 from fastbp.arguments import generator, integer, one_each, one_of, pair, threads
 from fastbp.callbacks import Callback
-from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
+from fastbp.engine.evaluation import Evaluator
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.engine.sparse import SparseRows
 from fastbp.fitting import exclusive, fit
 from fastbp.history import History
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import check_trusted, source
-from fastbp.kernels.layers import SCALE, STEP_COLUMNS, Parameters
+from fastbp.kernels.layers import SCALE, STEP_COLUMNS
 from fastbp.measures import accuracy, measure
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState
+from fastbp.published import Published
 from fastbp.targets import Targets, sample_weights, targets
 
 __all__ = ["Network"]
 
 Floats = NDArray[Any]
 Seed = int | np.random.Generator | np.random.SeedSequence | None
-
-
-class _Published:
-    """Weights and biases that belong together, read-only; packed for the kernels when first needed."""
-
-    def __init__(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
-        for array in (*weights, *biases):
-            array.flags.writeable = False
-        # views, because the owner of its memory could be made writeable again
-        self.weights = tuple(w[:] for w in weights)
-        self.biases = tuple(b[:] for b in biases)
-        self._packed: Parameters | None = None
-
-    def packed(self, architecture: Architecture) -> Parameters:
-        # two threads may both pack: to the same bits
-        if self._packed is None:
-            self._packed = layout_of(architecture).parameters(self.weights, self.biases)
-        return self._packed
 
 
 class Network:
@@ -105,6 +89,7 @@ class Network:
         seed: Seed = None,
     ) -> None:
         self._architecture = Architecture.of(sizes, hidden=hidden, output=output, loss=loss, bias=bias, dtype=dtype)
+        self._evaluator = Evaluator(self._architecture)
         self._rng = generator(seed)
         self._optimizer: OptimizerState | None = None
         self._publish(*self._initial(init))
@@ -372,6 +357,10 @@ class Network:
         >>> fastbp.Network([3, 2], seed=0).predict([[0.0, 0.5, 1.0]]).shape
         (1, 2)
         """
+        if n_threads is None or (type(n_threads) is int and n_threads > 0):
+            outputs = self._published.outputs_of_few(X)
+            if outputs is not None:
+                return outputs
         return self._forward(self._rows(X), [len(self.weights) - 1], n_threads)[0]
 
     def predict_classes(self, X: ArrayLike, *, n_threads: int | None = None) -> NDArray[np.int64]:
@@ -426,8 +415,8 @@ class Network:
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
         weight = sample_weights(sample_weight, len(samples))
-        packed = self._published.packed(self._architecture)
-        return measure(self._architecture, packed, samples, wanted, threads(n_threads), weight)[0]
+        published = self._published
+        return measure(published.evaluator, published.packed(), samples, wanted, threads(n_threads), weight)[0]
 
     def accuracy(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
@@ -446,8 +435,8 @@ class Network:
         samples = self._rows(X)
         wanted = self._targets(y, len(samples))
         weight = sample_weights(sample_weight, len(samples))
-        packed = self._published.packed(self._architecture)
-        return accuracy(self._architecture, packed, samples, wanted, threads(n_threads), weight)
+        published = self._published
+        return accuracy(published.evaluator, published.packed(), samples, wanted, threads(n_threads), weight)
 
     def gradients(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None
@@ -494,16 +483,15 @@ class Network:
 
     def _forward(self, samples: Floats | SparseRows, layers: list[int], n_threads: int | None) -> list[Floats]:
         arrays = [np.empty((len(samples), self.sizes[l + 1]), self.dtype) for l in layers]
-        packed = self._published.packed(self._architecture)
-        wanted = dict(zip(layers, arrays, strict=True))
-        evaluate(
-            self._architecture, packed, samples, wanted=wanted, n_threads=threads(n_threads),
+        published = self._published
+        published.evaluator.evaluate(
+            published.packed(), samples, wanted=dict(zip(layers, arrays, strict=True)), n_threads=threads(n_threads),
             doubt=lambda: check_trusted(samples),
         )  # fmt: skip
         return arrays
 
     def _publish(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
-        self._published = _Published(weights, biases)
+        self._published = Published(self._evaluator, weights, biases)
         self._optimizer = None
 
     def _initial(self, init: Any) -> tuple[list[Floats], list[Floats]]:
@@ -559,6 +547,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
+        del state["_evaluator"]
         published = state.pop("_published")
         return state | {"_arrays": (published.weights, published.biases)}
 
@@ -566,4 +555,6 @@ class Network:
         weights, biases = state.pop("_arrays")
         self.__dict__.update(state)
         self._rng = copy.deepcopy(self._rng)  # copy.copy too makes networks that do not draw from each other
-        self._published = _Published([np.array(w) for w in weights], [np.array(b) for b in biases])
+        copies = [np.array(w) for w in weights], [np.array(b) for b in biases]
+        self._evaluator = Evaluator(self._architecture)
+        self._published = Published(self._evaluator, *copies)

@@ -18,7 +18,8 @@ import workload
 from problems import HEADS, HIDDEN, draw
 
 import fastbp
-from fastbp.kernels.minibatch import evaluate, train
+from fastbp.kernels.evaluation import evaluate
+from fastbp.kernels.minibatch import train
 
 DTYPES = ["float32", "float64"]
 WATCHDOG = 300  # seconds; compiling takes some 30 on one core

@@ -34,7 +34,7 @@ FLOORS = [
     ["fastbp.schedules"],
     ["fastbp.monitors"],
     ["fastbp.history"],
-    ["fastbp.initializers", "fastbp.serialization"],
+    ["fastbp.initializers", "fastbp.serialization", "fastbp.published"],
     ["fastbp.engine"],
     ["fastbp.architecture"],
     ["fastbp.arguments"],

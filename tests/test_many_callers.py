@@ -107,11 +107,12 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         sizes.append(n_workers)
         return run_team(task, n_workers)
 
-    monkeypatch.setattr("fastbp.engine.run.run_team", noting)
+    for module in "run", "evaluation":
+        monkeypatch.setattr(f"fastbp.engine.{module}.run_team", noting)
     monkeypatch.setattr(cores, "available_cores", lambda: 8)
     for name in "WORK_PER_THREAD", "SURE_WORK_PER_THREAD", "WORK_PER_START":
         monkeypatch.setattr(cores, name, 1)
-    monkeypatch.setattr("fastbp.engine.run.WORK_PER_START", 1)
+    monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_START", 1)
     monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
     monkeypatch.setattr(cores.n_workers_for, "__defaults__", (1,))
     for name in "FASTBP_NUM_THREADS", "OMP_NUM_THREADS":
@@ -187,7 +188,8 @@ def test_an_error_ends_a_call(teams: list[int], problem: Problem, monkeypatch: p
         raise ZeroDivisionError
 
     network = problem.network()
-    monkeypatch.setattr("fastbp.engine.run.run_team", failing)
+    for module in "run", "evaluation":
+        monkeypatch.setattr(f"fastbp.engine.{module}.run_team", failing)
     for call in network.loss, network.gradients, network.fit:
         with pytest.raises(ZeroDivisionError):
             call(problem.X, problem.y)

@@ -283,7 +283,8 @@ def test_memory(format: str) -> None:
 
 
 def test_one_specialisation() -> None:
-    from fastbp.kernels.minibatch import evaluate, train
+    from fastbp.kernels.evaluation import evaluate
+    from fastbp.kernels.minibatch import train
 
     for dtype in DTYPES:
         network = fastbp.Network([4, 2], dtype=dtype, seed=0)

@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 
 import fastbp
 from fastbp.kernels import _jit
-from fastbp.kernels.minibatch import evaluate, train
+from fastbp.kernels.evaluation import evaluate
+from fastbp.kernels.minibatch import train
 from fastbp.kernels.simd import register_bytes
 
 DTYPES = ["float32", "float64"]

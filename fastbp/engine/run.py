@@ -1,28 +1,24 @@
-"""Runs: mini-batches, predictions, costs and gradients as calls on the kernels.
-
-A `Run` holds the packed parameters and every buffer of one training; `evaluate` needs packed parameters only.
-"""
+"""Runs: mini-batches and gradients as calls on the kernels; a `Run` holds parameters and buffers of one training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, Call, Choice, n_workers_for, share_of
-from fastbp.engine.parameters import Floats, Layout, row_stride
+from fastbp.engine.cores import Call, Choice, n_workers_for, share_of
+from fastbp.engine.evaluation import Source, evaluate, layout_of, multiply_adds
+from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, MEASURED_COLUMNS, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import BLOCK, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
-from fastbp.kernels.minibatch import evaluate as evaluate_kernel
 from fastbp.kernels.minibatch import train as train_kernel
 from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
@@ -30,28 +26,10 @@ from fastbp.kernels.updates import KEEP, UPDATES
 __all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
-Source = Floats | SparseRows
 # Multiply-adds that take as long as the update of a weight which no cache holds
 WORK_PER_WEIGHT = 50
-# Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
-WORK_PER_INTERRUPT = 1_000_000_000
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
-_EVALUATED_BYTES = 1 << 17  # of activations that a worker keeps while it evaluates: they stay in its second-level cache
-
-
-@lru_cache(maxsize=64)
-def layout_of(architecture: Architecture) -> Layout:
-    """Return the layout of an architecture."""
-    return Layout(architecture)
-
-
-def multiply_adds(architecture: Architecture, X: Source, *, training: bool) -> int:
-    """Return the multiply-adds for one sample: forward, and in training also delta and gradient."""
-    products = [n_in * n_out for n_in, n_out in zip(architecture.sizes, architecture.sizes[1:], strict=False)]
-    if isinstance(X, SparseRows):
-        products[0] = -(-len(X.values) // len(X)) * architecture.sizes[1]
-    return 3 * sum(products) - products[0] if training else sum(products)
 
 
 def work_of(architecture: Architecture, X: Source, batch_size: int) -> int:
@@ -267,82 +245,3 @@ class Run:
         slots = (self.parameters.weights, self.parameters.slot_1, self.parameters.slot_2)[: 1 + self.n_slots]
         with np.errstate(invalid="ignore"):  # NaN is the smallest and the largest of what it is among
             return all(bool(np.isfinite(slot.min()) and np.isfinite(slot.max())) for slot in slots)
-
-
-def evaluate(
-    architecture: Architecture,
-    parameters: Parameters,
-    X: Source,
-    y: NDArray[Any] | None = None,
-    *,
-    classify: bool = False,
-    wanted: dict[int, Floats] | None = None,
-    n_threads: int | None = None,
-    doubt: Callable[[], None] | None = None,
-) -> NDArray[np.float64]:
-    """Send samples forward.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    parameters : Parameters
-        Packed weights.
-    X, y : arrays
-        As for `Run`; without y no cost is computed.
-    classify : bool
-    wanted : dict of l -> array (n, n_out of layer l)
-        Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
-    n_threads : int or None
-    doubt : callable, optional
-        Called at the end where X may have entries that are not finite; nothing was raised because of them.
-
-    Returns
-    -------
-    float64 array (n, 2)
-        Cost and hit of each sample; empty without y.
-    """
-    with Call():
-        report, doubtful = _evaluate(architecture, parameters, X, y, classify, wanted or {}, n_threads)
-    if doubtful and doubt is not None:
-        doubt()
-    return report
-
-
-def _evaluate(
-    architecture: Architecture,
-    parameters: Parameters,
-    X: Source,
-    y: NDArray[Any] | None,
-    classify: bool,
-    wanted: dict[int, Floats],
-    n_threads: int | None,
-) -> tuple[NDArray[np.float64], bool]:
-    layout = layout_of(architecture)
-    n = len(X)
-    rows = min(n, max(10, _EVALUATED_BYTES // (layout.row_size * X.itemsize) // 10 * 10))
-    work = n * multiply_adds(architecture, X, training=False)
-    n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // rows))
-    if n_threads is None:
-        n_workers = share_of(n_workers)
-    layers, buffers = workspace(layout, rows * n_workers, n_workers, training=False, deltas=y is not None)
-    for l, array in wanted.items():
-        layers[l, column.OUT] = array.ctypes.data
-    samples = _samples(architecture, X, y, classify, 0)
-    report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
-
-    doubtful = [0] * n_workers
-
-    def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
-        begin, end = n * worker // n_workers, n * (worker + 1) // n_workers
-        doubtful[worker] = evaluate_kernel(
-            layers, parameters, samples, buffers, report, words, begin, end, rows * worker, rows
-        )
-        return 0
-
-    if n_workers == 1 and work < WORK_PER_INTERRUPT:
-        task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
-    else:
-        _, error = run_team(task, n_workers)
-        if error is not None:
-            raise error
-    return report, any(doubtful)

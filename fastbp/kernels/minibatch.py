@@ -1,17 +1,19 @@
 """Mini-batches: forward, delta, gradient and update, one after the other, by all workers together.
 
 Rows are divided among the workers for the forward and backward pass, parameters for the gradient; a barrier stands
-before and after it. These are the entries that Python calls.
+before and after it. `train` is the entry that Python calls.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from fastbp.kernels._jit import entry, jit
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
-from fastbp.kernels.forward import forward, forward_together, hand_out
+from fastbp.kernels.forward import forward_together
 from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     ACTIVATION,
@@ -39,13 +41,13 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import norm
-from fastbp.kernels.output import class_of, few_outputs, output, output_cost
+from fastbp.kernels.output import class_of, few_outputs, output_cost
 from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
-from fastbp.kernels.threads import COMPLETED, aborted, barrier, flush_subnormals, gather, is_closed, restore_mode
+from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 
-NONE = np.int64(0)  # not 0, for which Numba would compile a kernel that is called with it once more
+NONE: Any = np.int64(0)  # not 0, for which Numba would compile a kernel that is called with it once more
 
 
 @jit
@@ -203,38 +205,3 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
         words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done
-
-
-@entry
-def evaluate(layers, parameters, samples, workspace, report, team, begin, end, base, rows):
-    """Forward passes over the samples begin <= i < end, `rows` at a time in the workspace's rows from `base` on.
-
-    Activations go where the layers want them (`OUT`); with targets, report[i] receives cost and hit of sample i. An
-    abort is honoured between the rows. Returns how many samples' inputs may not be finite.
-    """
-    mode = flush_subnormals()
-    doubtful = 0
-    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
-    output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
-    words = pointer(team)
-    for row in range(begin, end, rows):
-        if aborted(words):
-            break
-        last = base + min(rows, end - row)
-        x = pointer_at(samples.x, workspace.a) + (row - base) * samples.x_stride
-        non_zeros = non_zeros_of(samples, workspace.index, row - base)
-        doubtful += forward(
-            layers, parameters, x, workspace.index, samples.x_stride, non_zeros, workspace, base, last
-        )  # fmt: skip
-        if samples.y:
-            output_rows(layers, samples, workspace.index, row - base, workspace, base, last)
-            for i in range(base, last):
-                report[row + i - base, COST] = workspace.cost[i]
-                report[row + i - base, HITS] = workspace.hits[i]
-        else:
-            for i in range(base, last):
-                z = workspace.a + (output_layer[A] + i * output_layer[STRIDE])
-                output(output_layer[ACTIVATION], z, output_layer[N_OUT])
-        hand_out(layers, workspace, base, last, row)
-    restore_mode(mode)
-    return doubtful

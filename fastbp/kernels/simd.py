@@ -229,6 +229,16 @@ def int32_at(typingctx, address):
 
 
 @intrinsic
+def float64_at(typingctx, address):
+    """The address (an integer) as a pointer to float64."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return Pointer(types.float64)(types.intp), codegen
+
+
+@intrinsic
 def outline(typingctx):
     """Keep the kernel that calls this from becoming a part of its callers, where that would only cost compile time."""
 

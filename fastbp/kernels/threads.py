@@ -19,8 +19,8 @@ from numba.extending import intrinsic
 from fastbp.kernels._jit import jit
 
 # Places in the words of a team: two cache lines apart
-ARRIVED, GENERATION, ABORT, STARTED, COMPLETED = 0, 16, 32, 48, 64
-TEAM_WORDS = 80
+ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, CLAIMED = 0, 16, 32, 48, 64, 80
+TEAM_WORDS = 96
 _SPINS = 200  # pauses before the CPU is offered to somebody else
 _VOID = ir.VoidType()
 _OFFERS = 2000  # offers before the thread sleeps: the others wait for a CPU themselves
@@ -163,6 +163,12 @@ def gather(team, n_workers):
             return False
         _offer_cpu()
     return True
+
+
+@jit
+def claim(team):
+    """The next piece of work that nobody has claimed: 0, 1, 2, ..."""
+    return _add(team, CLAIMED, 1)
 
 
 @intrinsic

@@ -1,0 +1,274 @@
+"""Evaluation: samples sent forward, and what they cost, without training.
+
+An `Evaluator` keeps small buffers from one call to the next: to make them takes longer than a small network computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.architecture import Architecture
+from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
+from fastbp.engine.parameters import Floats, Layout, round_up
+from fastbp.engine.sparse import SparseRows
+from fastbp.engine.team import run_team
+from fastbp.engine.workspace import workspace
+from fastbp.kernels import evaluation as word
+from fastbp.kernels import layers as column
+from fastbp.kernels.evaluation import evaluate as evaluate_kernel
+from fastbp.kernels.layers import MEASURED_COLUMNS, Parameters
+from fastbp.kernels.losses import loss_code
+
+__all__ = ["Evaluator", "Source", "evaluate", "evaluator_of", "layout_of", "multiply_adds"]
+
+Source = Floats | SparseRows
+# Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
+WORK_PER_INTERRUPT = 1_000_000_000
+_TILE = 10  # rows: pieces are whole tiles
+_PIECE_BYTES = 1 << 17  # of activations that a worker keeps: they stay in its second-level cache
+_PIECES_PER_WORKER = 32  # so that one whose core is busy with something else leaves its pieces to the others
+# Bytes of activations, inputs and multiply-adds up to which samples are few: the buffers for them are kept
+_FEW_BYTES, _FEW_INPUTS, _FEW_WORK = 1 << 15, 4096, 10_000_000
+_KEPT = 8  # buffers: of so many calls at the same time
+
+
+@lru_cache(maxsize=64)
+def layout_of(architecture: Architecture) -> Layout:
+    """Return the layout of an architecture."""
+    return Layout(architecture)
+
+
+@lru_cache(maxsize=4)
+def evaluator_of(architecture: Architecture) -> Evaluator:
+    """Return an evaluator for an architecture, for who has none; the last few are remembered."""
+    return Evaluator(architecture)
+
+
+def multiply_adds(architecture: Architecture, X: Source, *, training: bool) -> int:
+    """Return the multiply-adds for one sample: forward, and in training also delta and gradient."""
+    products = [n_in * n_out for n_in, n_out in zip(architecture.sizes, architecture.sizes[1:], strict=False)]
+    if isinstance(X, SparseRows):
+        products[0] = -(-len(X.values) // len(X)) * architecture.sizes[1]
+    return 3 * sum(products) - products[0] if training else sum(products)
+
+
+class _Buffers:
+    """What one worker needs: a workspace for some rows, and the call that says where it lies.
+
+    Attributes
+    ----------
+    call : int64 array (CALL_COLUMNS,)
+        Without samples.
+    layers : int64 array (L, LAYER_COLUMNS)
+        The table that it names, for which no activations are wanted.
+    """
+
+    def __init__(self, layout: Layout, rows: int, *, deltas: bool) -> None:
+        self.layers, space = workspace(layout, rows, 1, training=False, deltas=deltas)
+        self.call = np.zeros(word.CALL_COLUMNS, np.int64)
+        self.call[[word.LAYERS, word.N_LAYERS, word.PIECE]] = self.layers.ctypes.data, len(self.layers), rows
+        self.call[word.ACTIVATIONS : word.REPORT] = [
+            array.ctypes.data for array in (space.a, space.delta, space.index, space.cost, space.hits)
+        ]
+        self._kept_alive = space
+
+
+class _BuffersOfFew(_Buffers):
+    """The same for a few rows, with room for their inputs and outputs, so that a call needs to be told nothing.
+
+    Attributes
+    ----------
+    inputs, outputs : arrays (rows, n_in) and (rows, n_out)
+    input, output : their first rows
+    own_call : int64 array (CALL_COLUMNS,)
+        From `inputs` to `outputs`.
+    """
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        super().__init__(layout, rows, deltas=True)
+        n_in, n_out = int(self.layers[0, column.N_IN]), int(self.layers[-1, column.N_OUT])
+        self.inputs, self.outputs = np.zeros((rows, n_in), layout.dtype), np.zeros((rows, n_out), layout.dtype)
+        self.input, self.output = self.inputs[:1], self.outputs[:1]
+        self._own_layers = self.layers.copy()
+        self._own_layers[-1, column.OUT] = self.outputs.ctypes.data
+        self.own_call = self.call.copy()
+        places = self._own_layers.ctypes.data, self.inputs.ctypes.data, n_in
+        self.own_call[[word.LAYERS, word.X, word.X_STRIDE]] = places
+
+
+class Evaluator:
+    """What sends samples forward through an architecture, whatever its weights, and from many threads at once.
+
+    Parameters
+    ----------
+    architecture : Architecture
+
+    Attributes
+    ----------
+    layout : Layout
+    few : int
+        Rows that `outputs_of_few` takes at the most.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture, self.layout = architecture, layout_of(architecture)
+        self._work = sum(a * b for a, b in zip(architecture.sizes, architecture.sizes[1:], strict=False))
+        row_bytes = self.layout.row_size * self.layout.dtype.itemsize
+        self._rows = max(_TILE, _PIECE_BYTES // row_bytes // _TILE * _TILE)
+        few = min(max(1, _FEW_BYTES // row_bytes), _FEW_INPUTS // architecture.n_in, _FEW_WORK // self._work)
+        self.few = max(0, few)
+        self._loss = loss_code(architecture.loss, architecture.output)
+        self._idle: list[_BuffersOfFew] = []  # one operation on it is atomic: nobody else has what was taken
+
+    def _take(self) -> _BuffersOfFew:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _BuffersOfFew(self.layout, self.few)
+
+    def _give_back(self, buffers: _BuffersOfFew) -> None:
+        if len(self._idle) < _KEPT:
+            self._idle.append(buffers)
+
+    def outputs_of_few(self, weights: Floats, X: NDArray[Any]) -> tuple[Floats, int]:
+        """Send a few samples forward in the caller's thread.
+
+        Parameters
+        ----------
+        weights : array
+            Packed.
+        X : array (n, n_in) of real numbers
+            1 to `few` rows.
+
+        Returns
+        -------
+        array (n, n_out) of the network's dtype
+        int
+            How many samples may have an entry that is not finite.
+        """
+        buffers = self._take()
+        n = len(X)
+        inputs, outputs = buffers.input, buffers.output
+        if n > 1:
+            inputs, outputs = buffers.inputs[:n], buffers.outputs[:n]
+        inputs[...] = X
+        doubtful: int = evaluate_kernel(weights, buffers.own_call, n)
+        copied = outputs.copy()
+        self._give_back(buffers)
+        return copied, doubtful
+
+    def evaluate(
+        self,
+        weights: Floats,
+        X: Source,
+        y: NDArray[Any] | None = None,
+        *,
+        classify: bool = False,
+        wanted: dict[int, Floats] | None = None,
+        n_threads: int | None = None,
+        doubt: Callable[[], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """Send samples forward: see `evaluate`; `weights` are packed."""
+        n = len(X)
+        report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
+        sparse = isinstance(X, SparseRows)
+        work = n * (multiply_adds(self.architecture, X, training=False) if sparse else self._work)
+        with Call():
+            n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // self._rows))
+            if n_threads is None:
+                n_workers = share_of(n_workers)
+            kept = self._take() if n <= self.few and n_workers == 1 else None
+            rows, deltas = min(n, self._rows), y is not None
+            team = [kept or _Buffers(self.layout, rows, deltas=deltas) for _ in range(n_workers)]
+            layers = team[0].layers.copy()
+            for l, array in (wanted or {}).items():
+                layers[l, column.OUT] = array.ctypes.data
+            calls = [self._call(buffers, layers, X, y, classify, report) for buffers in team]
+            if n_workers == 1 and work < WORK_PER_INTERRUPT:
+                doubtful = evaluate_kernel(weights, calls[0], n)
+            else:
+                doubtful = _by_team(weights, calls, n)
+            if kept is not None:
+                self._give_back(kept)
+        if doubtful and doubt is not None:
+            doubt()
+        return report
+
+    def _call(
+        self,
+        buffers: _Buffers,
+        layers: NDArray[np.int64],
+        X: Source,
+        y: NDArray[Any] | None,
+        classify: bool,
+        report: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        call = buffers.call.copy()
+        call[word.LAYERS] = layers.ctypes.data
+        if isinstance(X, SparseRows):
+            call[word.X], call[word.BEGINS], call[word.K] = (array.ctypes.data for array in (X.values, X.begins, X.k))
+        else:
+            call[word.X], call[word.X_STRIDE] = X.ctypes.data, X.shape[1]
+        if y is not None:
+            call[word.Y], call[word.Y_STRIDE] = y.ctypes.data, 0 if y.ndim == 1 else y.shape[1]
+            call[word.LOSS], call[word.CLASSIFY], call[word.REPORT] = self._loss, classify, report.ctypes.data
+        return call
+
+
+def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int) -> int:
+    """Let a team share the samples; each worker has a call, and a workspace, of its own."""
+    piece = round_up(-(-n // (len(calls) * _PIECES_PER_WORKER)), _TILE)
+    doubtful = [0] * len(calls)
+
+    def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+        call = calls[worker]
+        call[word.TEAM], call[word.PIECE] = words.ctypes.data, min(piece, call[word.PIECE])
+        doubtful[worker] = evaluate_kernel(weights, call, n)
+        return 0
+
+    _, error = run_team(task, len(calls))
+    if error is not None:
+        raise error
+    return sum(doubtful)
+
+
+def evaluate(
+    architecture: Architecture,
+    parameters: Parameters,
+    X: Source,
+    y: NDArray[Any] | None = None,
+    *,
+    classify: bool = False,
+    wanted: dict[int, Floats] | None = None,
+    n_threads: int | None = None,
+    doubt: Callable[[], None] | None = None,
+) -> NDArray[np.float64]:
+    """Send samples forward.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    parameters : Parameters
+        Packed; only the weights are read.
+    X, y : arrays
+        As for `Run`; without y no cost is computed.
+    classify : bool
+    wanted : dict of l -> array (n, n_out of layer l)
+        Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
+    n_threads : int or None
+    doubt : callable, optional
+        Called at the end where X may have entries that are not finite; nothing was raised because of them.
+
+    Returns
+    -------
+    float64 array (n, 2)
+        Cost and hit of each sample; empty without y.
+    """
+    return evaluator_of(architecture).evaluate(
+        parameters.weights, X, y, classify=classify, wanted=wanted, n_threads=n_threads, doubt=doubt
+    )
