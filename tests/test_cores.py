@@ -132,7 +132,14 @@ def test_who_asks_for_threads_gets_them(eight_cores):
 
 @pytest.mark.capped
 def test_no_more_threads_than_cores() -> None:
-    assert n_workers_for(1000, 0) == available_cores()
+    assert n_workers_for(1000, 10**15) == available_cores()
+
+
+def test_who_asks_for_more_than_the_cores_leaves_the_number_to_the_work(monkeypatch) -> None:
+    monkeypatch.setattr(cores, "most_threads", lambda: 8)
+    fastbp.set_num_threads(2)  # of which a call that says something itself does not depend
+    assert [n_workers_for(9, work * WORK_PER_THREAD) for work in (0, 1, 2, 7.5, 1000)] == [1, 1, 2, 7, 8]
+    assert [cores.is_open(n) for n in (None, 1, 8, 9, 1000)] == [True, False, False, True, True]
 
 
 # Affinity and control groups
@@ -288,3 +295,8 @@ class TestChoice:
         assert self.run(Choice(2, self.WORK), 4 * self.TRIAL - 1, {1: 1.0}, 2) == [(0, 4 * self.TRIAL - 1, 1)]
         assert self.run(Choice(2, 1e9), 100, {2: 1.0}, 2) == [(0, 100, 2)]
         assert self.run(Choice(8, self.WORK), 1000 * self.TRIAL, {1: 1.0}, 1) == [(0, 1000 * self.TRIAL, 1)]
+
+    def test_a_short_training_tries_nothing(self) -> None:
+        choice, t = Choice(2, self.WORK), self.TRIAL
+        assert self.run(choice, 5 * t, {1: 1.0}, 2) == [(0, 5 * t, 1)]
+        assert self.run(choice, 5 * t, {1: 1.0, 2: 0.5}, 2) == [(0, t, 2), (t, 5 * t, 2)], "one is known by now"

@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from cases import Cases
 from problems import Array, Problem, draw
 
 import fastbp
@@ -116,6 +118,59 @@ def test_an_abort_before_the_start() -> None:
         words, progress = aligned_zeros(TEAM_WORDS, np.int64), np.zeros(n_workers * LINE, np.int64)
         words[ABORT] = 1
         assert march(words, 0, n_workers, 5, progress, NEVER) == (0, 0)  # waits for nobody
+
+
+SLEEPERS = """
+import numba
+from fastbp.kernels import threads
+from fastbp.kernels.simd import pointer
+
+ABORTED = ...
+if not ABORTED:
+    threads._NAP = 3600 * 10**9  # nobody looks by himself for an hour
+
+@numba.njit(nogil=True)
+def arrive(words, n_workers):
+    return threads.gather(pointer(words), n_workers)
+
+@numba.njit(nogil=True)
+def meet(words, n_workers):
+    return threads.barrier(pointer(words), n_workers)
+
+def together(steps, n_workers, late):
+    words, went_on = np.zeros(threads.TEAM_WORDS, np.int64), []
+
+    def work(worker):
+        for step in steps:
+            if worker == late:
+                while words[threads.ASLEEP] < n_workers - 1:
+                    time.sleep(1e-4)
+                if ABORTED:
+                    words[threads.ABORT] = 1
+                    return
+            went_on.append(step(words, n_workers))
+
+    team = [threading.Thread(target=work, args=(worker,)) for worker in range(n_workers)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert words[threads.ASLEEP] == 0
+    assert went_on == ([False] * (n_workers - 1) if ABORTED else [True] * len(steps) * n_workers)
+
+assert arrive(np.zeros(threads.TEAM_WORDS, np.int64), 1) and meet(np.zeros(threads.TEAM_WORDS, np.int64), 1)
+for steps in ([arrive], [meet]) if ABORTED else ([arrive, meet, meet],):
+    for n_workers in 2, 3, 8:
+        for late in range(n_workers):
+            with cases.one(f"{n_workers} workers, {late} is late"):
+                together(steps, n_workers, late)
+"""
+
+
+@pytest.mark.hazard("oversubscription", "who sleeps at a barrier is woken by the last to arrive, or sees an abort")
+@pytest.mark.parametrize("aborted", [False, True])
+def test_sleepers(cases: Cases, tmp_path: Path, aborted: bool) -> None:
+    cases.count_in_child(tmp_path, SLEEPERS.replace("...", repr(aborted)))
 
 
 # The team

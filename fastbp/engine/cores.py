@@ -10,13 +10,24 @@ from pathlib import Path
 
 from fastbp.arguments import whole
 
-__all__ = ["Call", "Choice", "available_cores", "get_num_threads", "n_workers_for", "set_num_threads", "share_of"]
+__all__ = [
+    "Call",
+    "Choice",
+    "available_cores",
+    "get_num_threads",
+    "is_open",
+    "n_workers_for",
+    "set_num_threads",
+    "share_of",
+]
 
 # Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
 # that surely do.
 WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
 # Multiply-adds of a trial of a number of threads: about a millisecond
 WORK_PER_TRIAL = 50_000_000
+# Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
+_TRIALS_BEFORE = 10
 _CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
 _GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
@@ -132,15 +143,20 @@ def most_threads() -> int:
     return available_cores()
 
 
+def is_open(n_threads: int | None) -> bool:
+    """Whether the number of threads is left to the work: nobody said it, or said more than there are cores."""
+    return n_threads is None or n_threads > most_threads()
+
+
 def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THREAD) -> int:
-    """Return the threads for a call whose unit of work is `work` multiply-adds: those asked for, or what it repays.
+    """Return the most threads for a call whose unit of work is `work` multiply-adds: those asked for, or what repays.
 
     Never more than the cores: threads that wait for each other would have to take turns on one.
     """
-    if n_threads is not None:
-        return min(n_threads, most_threads())
+    if n_threads is not None and not is_open(n_threads):
+        return n_threads
     repaid = int(work // repays)
-    return min(get_num_threads(), repaid) if repaid > 1 else 1
+    return min(get_num_threads() if n_threads is None else most_threads(), repaid) if repaid > 1 else 1
 
 
 class Call:
@@ -188,12 +204,13 @@ class Choice:
         self.most, self._work = most, work
         self._sure = work >= SURE_WORK_PER_THREAD * most
         self._seconds: dict[int, float] = {}  # a mini-batch, by threads
-        self._chunks = 0
+        self._chunks = self._n = 0
 
     def portions(self, n: int, most: int) -> Iterator[tuple[int, int, int]]:
         """Cut n mini-batches into portions (begin, end, threads), with at most `most` threads; `took` after each."""
         trial = max(1, int(WORK_PER_TRIAL / self._work))
-        if most == 1 or self._sure or n < 4 * trial:
+        self._n += n
+        if most == 1 or self._sure or n < 4 * trial or self._n < _TRIALS_BEFORE * trial:
             yield 0, n, most if self._sure else min(most, self._best(most))
             return
         self._chunks += 1

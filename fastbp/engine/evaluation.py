@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import WORK_PER_START, Call, n_workers_for, share_of
+from fastbp.engine.cores import WORK_PER_START, Call, is_open, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, round_up
 from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import run_team
@@ -180,7 +180,7 @@ class Evaluator:
         work = n * (multiply_adds(self.architecture, X, training=False) if sparse else self._work)
         with Call():
             n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // self._rows))
-            if n_threads is None:
+            if is_open(n_threads):
                 n_workers = share_of(n_workers)
             kept = self._take() if n <= self.few and n_workers == 1 else None
             rows, deltas = min(n, self._rows), y is not None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import Call, Choice, n_workers_for, share_of
+from fastbp.engine.cores import Call, Choice, is_open, n_workers_for, share_of
 from fastbp.engine.evaluation import Source, evaluate, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows
@@ -104,7 +104,7 @@ class Run:
     classify : bool
         Count the samples that are classified rightly.
     n_threads : int or None
-        None takes what the work repays, and less while other calls compute.
+        None, and more than there are cores, take what the work repays, and less while other calls compute.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class Run:
         self.n_slots = 1 if update is None else UPDATES[update].slots
         self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
-        self._shares = n_threads is None
+        self._shares = is_open(n_threads)
         self._choice = Choice(self.n_workers, self.work)
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))

@@ -8,6 +8,7 @@ for all, so that either every thread goes on or none does.
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 
 import llvmlite.binding as llvm
@@ -19,21 +20,27 @@ from numba.extending import intrinsic
 from fastbp.kernels._jit import jit
 
 # Places in the words of a team: two cache lines apart
-ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, CLAIMED = 0, 16, 32, 48, 64, 80
-TEAM_WORDS = 96
-_SPINS = 200  # pauses before the CPU is offered to somebody else
-_VOID = ir.VoidType()
-_OFFERS = 2000  # offers before the thread sleeps: the others wait for a CPU themselves
+ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, ASLEEP, SLEPT, CLAIMED = range(0, 128, 16)
+TEAM_WORDS = 128
+_VOID, _TIMESPEC = ir.VoidType(), ir.ArrayType(ir.IntType(64), 2)
+# Pauses before a waiting thread sleeps, some 0.3 ms, as to be woken takes 0.05. Each sleep halves them, _PROVEN waits
+# without one double them: where those who are waited for have to share a core with who waits, pauses only delay them.
+# The CPU is never merely offered (sched_yield): Linux takes that for giving up the rest of a turn, and hands it on.
+_SPINS, _HALVINGS, _PROVEN = 10_000, 7, 64
+_NAP = 1_000_000  # nanoseconds of sleep after which to look for an abort, of which nobody tells
 
-# A symbol, because an address inside a kernel would keep it from being stored on disk.
+# How a thread sleeps until another wakes it. Symbols, because an address in a kernel would keep it from being stored.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # among the threads of one process
 if sys.platform == "win32":
-    _system = ctypes.WinDLL("kernel32")
-    _yield_cpu, _sleep = _system.SwitchToThread, _system.Sleep
+    _system: ctypes.CDLL = ctypes.WinDLL("kernelbase")
+    _symbols = {"fastbp_wait": _system.WaitOnAddress, "fastbp_wake": _system.WakeByAddressAll}
+elif _FUTEX is not None:
+    _symbols = {"fastbp_syscall": ctypes.CDLL(None).syscall}
 else:
-    _system = ctypes.CDLL(None)
-    _yield_cpu, _sleep = _system.sched_yield, _system.usleep
-llvm.add_symbol("fastbp_yield", ctypes.cast(_yield_cpu, ctypes.c_void_p).value)
-llvm.add_symbol("fastbp_sleep", ctypes.cast(_sleep, ctypes.c_void_p).value)
+    _symbols = {"fastbp_sleep": ctypes.CDLL(None).usleep}
+for _name, _function in _symbols.items():
+    llvm.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value)
 
 
 @intrinsic
@@ -51,7 +58,7 @@ def _read(typingctx, words, index):
     """words[index], atomically."""
 
     def codegen(context, builder, sig, args):
-        return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", 8)
+        return builder.load_atomic(builder.gep(args[0], [args[1]]), "seq_cst", 8)
 
     return types.int64(words, types.intp), codegen
 
@@ -96,25 +103,70 @@ def _pause(typingctx):
 
 
 @intrinsic
-def _offer_cpu(typingctx):
-    """Let the operating system run another thread."""
+def _sleep_while(typingctx, words, index, value):
+    """Sleep until somebody wakes those who wait for words[index], at once if it is no longer value; or for a while."""
 
     def codegen(context, builder, sig, args):
-        _call(builder, "fastbp_yield")
+        pointer, value = builder.gep(args[0], [args[1]]), args[2]
+        if sys.platform == "win32":
+            compared = cgutils.alloca_once_value(builder, value)
+            milliseconds = ir.Constant(ir.IntType(32), _NAP // 10**6)
+            _call(builder, "fastbp_wait", pointer, compared, _int64(8), milliseconds, returns=ir.IntType(32))
+        elif _FUTEX is not None:
+            duration = cgutils.alloca_once_value(builder, ir.Constant(_TIMESPEC, [_NAP // 10**9, _NAP % 10**9]))
+            _futex(builder, pointer, _FUTEX_WAIT, value, builder.ptrtoint(duration, ir.IntType(64)))
+        else:
+            _call(builder, "fastbp_sleep", ir.Constant(ir.IntType(32), 1))
         return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(words, types.intp, types.int64), codegen
 
 
 @intrinsic
-def _sleep_briefly(typingctx):
-    """Sleep for the shortest time the system knows."""
+def _wake_sleepers(typingctx, words, index):
+    """Wake all who sleep until words[index] changes."""
 
     def codegen(context, builder, sig, args):
-        _call(builder, "fastbp_sleep", ir.Constant(ir.IntType(32), 1))
+        pointer = builder.gep(args[0], [args[1]])
+        if sys.platform == "win32":
+            _call(builder, "fastbp_wake", pointer)
+        elif _FUTEX is not None:
+            _futex(builder, pointer, _FUTEX_WAKE, _int64(2**31 - 1), _int64(0))
         return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(words, types.intp), codegen
+
+
+def _int64(value):
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _futex(builder, pointer, operation, value, duration):
+    """The system call that waits while the lower half of *pointer is that of value, or wakes so many who do."""
+    place = builder.ptrtoint(pointer, ir.IntType(64))
+    arguments = _int64(_FUTEX), place, _int64(operation), value, duration, _int64(0), _int64(0)
+    _call(builder, "fastbp_syscall", *arguments, returns=ir.IntType(64))
+
+
+@jit
+def _wait(team, index, value, waits):
+    """One step of waiting while team[index] is `value`, after `waits` of them; how many it has been then."""
+    if waits < _SPINS >> _read(team, SLEPT) // _PROVEN:
+        _pause()
+        return waits + 1
+    if waits <= _SPINS:  # the first sleep of this wait
+        team[SLEPT] = min(_read(team, SLEPT) + _PROVEN, _HALVINGS * _PROVEN)
+    _add(team, ASLEEP, 1)
+    _sleep_while(team, index, value)
+    _add(team, ASLEEP, -1)
+    return _SPINS + 1
+
+
+@jit
+def _wake(team, index):
+    """Wake those who wait for team[index], which has changed."""
+    if _read(team, ASLEEP):
+        _wake_sleepers(team, index)
 
 
 @jit
@@ -127,18 +179,16 @@ def barrier(team, n_workers):
     if _add(team, ARRIVED, 1) == n_workers - 1:
         _add(team, ARRIVED, -n_workers)
         following = closed if _read(team, ABORT) else generation + 1
-        return _replace(team, GENERATION, generation, following) == generation and following != closed
+        decided = _replace(team, GENERATION, generation, following) == generation
+        _wake(team, GENERATION)
+        return decided and following != closed
     waits = 0
     while _read(team, GENERATION) == generation:
         if _read(team, ABORT):
             _replace(team, GENERATION, generation, closed)
-        waits += 1
-        if waits < _SPINS:
-            _pause()
-        elif waits < _SPINS + _OFFERS:
-            _offer_cpu()
-        else:
-            _sleep_briefly()
+        waits = _wait(team, GENERATION, generation, waits)
+    if waits <= _SPINS and _read(team, SLEPT) > 0:
+        team[SLEPT] = max(_read(team, SLEPT) - 1, 0)
     return _read(team, GENERATION) != closed  # any other value: this barrier was passed, whatever came after
 
 
@@ -158,11 +208,15 @@ def aborted(team):
 def gather(team, n_workers):
     """Wait until every worker has started; False when the call was aborted before."""
     _add(team, STARTED, 1)
-    while _read(team, STARTED) < n_workers:
+    _wake(team, STARTED)
+    waits = 0
+    while True:
+        started = _read(team, STARTED)
+        if started >= n_workers:
+            return True
         if _read(team, ABORT):
             return False
-        _offer_cpu()
-    return True
+        waits = _wait(team, STARTED, started, waits)
 
 
 @jit
