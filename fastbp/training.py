@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,8 @@ CHUNK_WORK = 2_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 CHUNK_SAMPLES = 1 << 18
-# Samples in a chunk of several epochs at most, which keeps the order of each, and in one of these epochs
-TOGETHER_SAMPLES, TINY_SAMPLES = 1 << 16, 1 << 13
+# Samples in a chunk of several epochs at most, and in the orders that are drawn while it is computed
+TOGETHER_SAMPLES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Plan:
 
 @dataclass
 class _Epoch:
-    """One epoch in the making: its mini-batches, and how far it has come."""
+    """One epoch in the making: its samples, mini-batch after mini-batch, and how far it has come."""
 
     number: int
     order: NDArray[np.int64]
@@ -142,7 +143,17 @@ def train(
             loop.carry_out(chunk)
 
 
-Chunk = list[tuple[_Epoch, int, int]]  # (epoch, first mini-batch, last mini-batch + 1)
+@dataclass
+class _Chunk:
+    """Mini-batches that are computed without Python: first <= s < last of each (epoch, first, last), and their samples.
+
+    All but the first begin an epoch.
+    """
+
+    parts: list[tuple[_Epoch, int, int]]
+    order: NDArray[np.int64]
+
+
 Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # order, starts and steps of mini-batches
 
 
@@ -152,38 +163,54 @@ class _Loop:
     def __init__(self, run: Run, plan: Plan, session: Session) -> None:
         self.run, self.plan, self.session, self.state = run, plan, session, session.state
         self.snapshot: Any = None  # from where the first epoch of the present chunk begins
+        self.drawn: deque[NDArray[np.int64]] = deque()  # orders of the epochs to come
+        self.to_draw = 0  # orders that may be drawn while the present chunk is computed
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[_Chunk]:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
-        plan, run = self.plan, self.run
-        limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
+        plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
+        limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
+        together = min(limit // n_minibatches, TOGETHER_SAMPLES // n)
         number = 0
         while number < plan.epochs and not self.state.stop:
-            together = TOGETHER_SAMPLES // plan.n_samples if plan.n_samples <= TINY_SAMPLES else 1
-            count = min(limit // plan.n_minibatches, together, plan.epochs - number, self.session.ahead())
-            count = int(max(1, count))
-            epochs = [_Epoch(number + i, plan.order()) for i in range(count)]
+            unseen = min(plan.epochs - number, self.session.ahead())
+            count = int(max(1, min(together, unseen)))
+            self.to_draw = int(min(count, TOGETHER_SAMPLES // n, unseen - count))
             if count > 1:
-                yield [(epoch, 0, plan.n_minibatches) for epoch in epochs]
+                order = np.concatenate([self.next_order() for _ in range(count)])
+                epochs = [_Epoch(number + i, order[i * n : (i + 1) * n]) for i in range(count)]
+                yield _Chunk([(epoch, 0, n_minibatches) for epoch in epochs], order)
             else:
-                for first in range(0, plan.n_minibatches, limit):
-                    yield [(epochs[0], first, min(first + limit, plan.n_minibatches))]
+                epoch = _Epoch(number, self.next_order())
+                for first in range(0, n_minibatches, limit):
+                    last = min(first + limit, n_minibatches)
+                    order = epoch.order[first * plan.batch_size : last * plan.batch_size]
+                    yield _Chunk([(epoch, first, last)], order)
             number += count
 
-    def carry_out(self, chunk: Chunk) -> None:
+    def next_order(self) -> NDArray[np.int64]:
+        """Return the order of the next epoch."""
+        return self.drawn.popleft() if self.drawn else self.plan.order()
+
+    def draw_ahead(self) -> None:
+        """Draw the orders of the next chunk, in which nobody can have a say any more."""
+        while len(self.drawn) < self.to_draw:
+            self.drawn.append(self.plan.order())
+
+    def carry_out(self, chunk: _Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
         plan, state = self.plan, self.state
-        if plan.finite and chunk[0][1] == 0:
+        if plan.finite and chunk.parts[0][1] == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
-        for epoch, _, last in chunk:
+        for epoch, _, last in chunk.parts:
             finished = last == plan.n_minibatches
             if trouble and epoch.samples < plan.n_samples:
                 break
             if finished:
                 _close(epoch, plan, state.history)
             _show(epoch, state, plan, finished)
-            is_behind = not trouble and epoch is not chunk[-1][0]
+            is_behind = not trouble and epoch is not chunk.parts[-1][0]
             self.session.progress(is_behind=is_behind)
             if finished:
                 self.session.end_epoch(is_behind=is_behind)
@@ -191,32 +218,42 @@ class _Loop:
             done = state.history.epochs if state.kept_epoch is None else state.kept_epoch
             raise FloatingPointError(trouble.format(done=done))
 
-    def tables(self, chunk: Chunk, steps: int) -> tuple[Tables, NDArray[np.float64]]:
+    def tables(self, chunk: _Chunk, steps: int) -> tuple[Tables, NDArray[np.float64]]:
         """Return what the run needs for a chunk after so many steps, and the learning rates."""
-        order, starts = _lay_out(chunk, self.plan.batch_size)
-        counts = [last - first for _, first, last in chunk]
-        epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk], np.int64), counts)
+        order, starts = np.ascontiguousarray(chunk.order), self.starts(chunk)
+        counts = [last - first for _, first, last in chunk.parts]
+        epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk.parts], np.int64), counts)
         rates = self.plan.rates(steps, epochs)
         rows = self.plan.steps(steps, rates)
         rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
         rows[:, PENALTY] += self.plan.penalty_of_sum * rows[:, SCALE]
         return (order, starts, rows), rates
 
-    def compute(self, chunk: Chunk) -> str:
+    def starts(self, chunk: _Chunk) -> NDArray[np.int64]:
+        """Return where each mini-batch of a chunk begins among its samples, and where the last one ends."""
+        starts, end = [np.zeros(1, np.int64)], 0
+        for _, first, last in chunk.parts:
+            n = min(last * self.plan.batch_size, self.plan.n_samples) - first * self.plan.batch_size
+            ends = np.arange(1, last - first + 1, dtype=np.int64) * self.plan.batch_size
+            starts.append(end + np.minimum(ends, n))
+            end += n
+        return np.concatenate(starts)
+
+    def compute(self, chunk: _Chunk) -> str:
         """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
         run = self.run
         before = run.steps
         tables, rates = self.tables(chunk, before)
         started = time.perf_counter()
         try:
-            report = run.minibatches(*tables)
+            report = run.minibatches(*tables, meanwhile=self.draw_ahead)
             seconds = time.perf_counter() - started
             finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
             if not self.plan.finite or run.is_finite():
                 report = run.report[: run.steps - before]
                 self.count(chunk, report, tables, rates, time.perf_counter() - started)
-                for epoch, _, _ in chunk:
+                for epoch, _, _ in chunk.parts:
                     if epoch.samples == self.plan.n_samples:
                         _close(epoch, self.plan, self.state.history)
             else:
@@ -231,7 +268,7 @@ class _Loop:
 
     def count(
         self,
-        chunk: Chunk,
+        chunk: _Chunk,
         report: NDArray[np.float64],
         tables: Tables,
         rates: NDArray[np.float64],
@@ -245,7 +282,7 @@ class _Loop:
             report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
         report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
         begin = 0
-        for epoch, first, last in chunk:
+        for epoch, first, last in chunk.parts:
             if begin >= len(report):
                 break
             if first == 0:
@@ -254,16 +291,18 @@ class _Loop:
             _record(epoch, report[begin : begin + count], first + count, self.plan, seconds * count / len(report))
             begin += count
 
-    def go_back(self, chunk: Chunk, costs: NDArray[np.float64]) -> tuple[str, int]:
+    def go_back(self, chunk: _Chunk, costs: NDArray[np.float64]) -> tuple[str, int]:
         """Find the mini-batch where a number was lost, and go back to the last complete epoch before it.
 
         Returns what to say, and how many mini-batches of the chunk still count.
         """
         run, n_minibatches = self.run, self.plan.n_minibatches
-        first_epoch, skipped, _ = chunk[0]
+        first_epoch, skipped, last = chunk.parts[0]
         bad = np.append(~np.isfinite(costs), True)
         lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
-        since = chunk if skipped == 0 else [(first_epoch, 0, chunk[-1][2])]
+        since = chunk
+        if skipped > 0:
+            since = _Chunk([(first_epoch, 0, last)], first_epoch.order[: last * self.plan.batch_size])
         try:
             run.restore(self.snapshot)
             tables, _ = self.tables(since, run.steps)
@@ -311,23 +350,9 @@ def _first_overflow(run: Run, tables: Tables, begin: int, end: int) -> int:
     return begin
 
 
-def _lay_out(chunk: Chunk, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the samples of a chunk's mini-batches one after the other, and where each mini-batch begins."""
-    orders, starts, at = [], [np.zeros(1, np.int64)], 0
-    for epoch, first, last in chunk:
-        order = epoch.order[first * batch_size : last * batch_size]
-        ends = np.minimum(np.arange(1, last - first + 1, dtype=np.int64) * batch_size, len(order))
-        orders.append(order)
-        starts.append(at + ends)
-        at += len(order)
-    together = orders[0] if len(orders) == 1 else np.concatenate(orders)
-    return np.ascontiguousarray(together), np.concatenate(starts)
-
-
 def _record(epoch: _Epoch, report: NDArray[np.float64], last: int, plan: Plan, seconds: float) -> None:
-    for cost, hits in report[:, [COST, HITS]].tolist():  # one after the other: the sum is the same for any chunks
-        epoch.cost += cost
-        epoch.hits += hits
+    sums = np.vstack(([epoch.cost, epoch.hits], report[:, [COST, HITS]]))
+    epoch.cost, epoch.hits = np.cumsum(sums, axis=0)[-1].tolist()  # one after the other: the same for any chunks
     epoch.samples = min(last * plan.batch_size, plan.n_samples)
     epoch.seconds += seconds
 

@@ -227,7 +227,7 @@ def test_the_order_of_samples_is_drawn_anew_for_each_epoch():
     run_minibatches = Run.minibatches
 
     class Recording(Run):
-        def minibatches(self, order, starts, steps):
+        def minibatches(self, order, starts, steps, **options):
             orders.append(order)
             return run_minibatches(self, order, starts, steps)
 
@@ -944,7 +944,7 @@ def test_ctrl_c_leaves_the_weights_of_the_last_complete_mini_batch(n_threads, mo
     runs = []
 
     class Interrupted(Run):
-        def minibatches(self, order, starts, steps):
+        def minibatches(self, order, starts, steps, **options):
             if self not in runs:
                 runs.append(self)
                 threading.Timer(rng.uniform(0.02, 0.05), interrupt).start()

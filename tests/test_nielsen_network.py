@@ -392,7 +392,7 @@ def test_an_interrupt_keeps_the_last_mini_batch(monkeypatch, interrupted_after):
     """The first epochs are four mini-batches each; weights are those of the book after as many as were done."""
 
     class Run(descent.Run):
-        def minibatches(self, order, starts, steps):
+        def minibatches(self, order, starts, steps, **options):
             super().minibatches(order, starts[: interrupted_after + 1], steps[:interrupted_after])
             raise KeyboardInterrupt
 

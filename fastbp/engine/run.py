@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import Call, Choice, is_open, n_workers_for, share_of
+from fastbp.engine.cores import Call, Choice, available_cores, is_open, n_workers_for, share_of
 from fastbp.engine.evaluation import Source, evaluate, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows
@@ -190,13 +190,20 @@ class Run:
         return task
 
     def minibatches(
-        self, order: NDArray[np.int64], starts: NDArray[np.int64], steps: NDArray[np.float64]
+        self,
+        order: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        steps: NDArray[np.float64],
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> NDArray[np.float64]:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
         A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
         its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
         are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.
+
+        Where a core is left, `meanwhile` is called while the others compute.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
         if self.work * len(steps) <= WORK_IN_CALLER and (self._shares or self.n_workers == 1):
@@ -208,7 +215,7 @@ class Run:
                 task = self._train(order, starts[begin : end + 1], steps[begin:end], self.report[begin:end])
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
-                _, error = run_team(task, n_workers)
+                _, error = run_team(task, n_workers, meanwhile if n_workers < available_cores() else None)
                 if error is not None:
                     raise error
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)

@@ -82,7 +82,9 @@ class _Worker(threading.Thread):
         return self.has_finished(0) and self.error is not None
 
 
-def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
+def run_team(
+    task: Task, n_workers: int, meanwhile: Callable[[], None] | None = None
+) -> tuple[int, BaseException | None]:
     """Run a task by `n_workers` threads together.
 
     Parameters
@@ -92,6 +94,8 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
         anything that cannot be done twice, meet at barriers there, and end early when the words' ABORT is set.
     n_workers : int
         If the system refuses to start so many, one does the work, at the worst the caller itself.
+    meanwhile : callable or None
+        What the caller does while they work; what it raises ends the call.
 
     Returns
     -------
@@ -112,6 +116,8 @@ def run_team(task: Task, n_workers: int) -> tuple[int, BaseException | None]:
         for worker in workers:
             _check_room()
             worker.start()
+        if meanwhile is not None:
+            meanwhile()
         for worker in workers:
             while not worker.has_finished(_GLANCE):  # a signal may have reached another thread than this
                 if any(other.has_failed() for other in workers):  # and had no memory to say so
