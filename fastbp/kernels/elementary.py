@@ -140,11 +140,11 @@ def _tanh32(x):
     p = fma(p, cc, 5.12229709037114e-08)
     p = fma(p, cc, 1.48572235717979e-05)
     p = fma(p, cc, 6.37261928875436e-04)
-    p = c * fma(p, cc, 4.89352455891786e-03)
+    p = fma(p, cc, 4.89352455891786e-03)
     q = fma(cc, 1.19825839466702e-06, 1.18534705686654e-04)
     q = fma(q, cc, 2.26843463243900e-03)
     q = fma(q, cc, 4.89352518554385e-03)
-    return where(absolute(x) < 0.0004, x, p / q)
+    return c * where(absolute(x) < 0.0004, 1.0, p / q)
 
 
 def _tanh64(x):
@@ -157,8 +157,7 @@ def _tanh64(x):
     near_zero = fma(x * xx, p / q, x)
     size = absolute(x)
     far = copysign(1.0 - 2.0 / (exp(size + size) + 1.0), x)
-    y = where(size < 0.625, near_zero, far)
-    return where(x != x, x, y)
+    return where(size < 0.625, near_zero, far)
 
 
 _by_dtype(exp, float32=_exp32, float64=_exp64)
