@@ -75,7 +75,7 @@ class Spy:
         spy = self
 
         class Run(descent.Run):
-            def minibatches(self, order, starts, steps):
+            def minibatches(self, order, starts, steps, **options):
                 spy.minibatches += len(steps)
                 return super().minibatches(order, starts, steps)
 

@@ -149,7 +149,7 @@ def test_stopping_by_tolerance_computes_ahead(monkeypatch):
     calls = []
     minibatches = Run.minibatches
 
-    def counted(self, order, starts, steps):
+    def counted(self, order, starts, steps, **options):
         calls.append(len(steps) // 6)
         return minibatches(self, order, starts, steps)
 

@@ -144,7 +144,7 @@ def test_the_first_of_several_is_named(monkeypatch):
     calls = []
     minibatches = Run.minibatches
 
-    def counted(self, order, starts, steps):
+    def counted(self, order, starts, steps, **options):
         calls.append(len(steps))
         return minibatches(self, order, starts, steps)
 
@@ -166,7 +166,7 @@ def test_an_interrupt_while_the_place_is_searched(monkeypatch):
     minibatches = Run.minibatches
     calls = []
 
-    def interrupted(self, order, starts, steps):
+    def interrupted(self, order, starts, steps, **options):
         calls.append(len(steps))
         report = minibatches(self, order, starts, steps)
         if len(calls) == 2:
@@ -238,7 +238,7 @@ def test_the_history_after_an_interrupt_has_the_complete_epochs(monkeypatch):
     """The team is stopped after 13 of 30 mini-batches: two epochs and three mini-batches."""
     minibatches = Run.minibatches
 
-    def interrupted(self, order, starts, steps):
+    def interrupted(self, order, starts, steps, **options):
         minibatches(self, order, starts[:14], steps[:13])
         raise KeyboardInterrupt
 

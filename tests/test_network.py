@@ -968,7 +968,7 @@ def test_ctrl_c_after_the_loss_was_lost_leaves_finite_weights(monkeypatch):
     """The interrupt comes within a chunk, before anybody has looked at its losses."""
     run_minibatches = Run.minibatches
 
-    def interrupted(self, order, starts, steps):
+    def interrupted(self, order, starts, steps, **options):
         run_minibatches(self, order, starts, steps)
         raise KeyboardInterrupt
 

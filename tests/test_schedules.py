@@ -61,7 +61,7 @@ def chunks(monkeypatch):
     seen = []
     minibatches = Run.minibatches
 
-    def counted(self, order, starts, steps):
+    def counted(self, order, starts, steps, **options):
         seen.append(len(steps))
         return minibatches(self, order, starts, steps)
 

@@ -77,7 +77,7 @@ def test_a_silent_fit_looks_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = []
     minibatches = Run.minibatches
 
-    def counted(self: Run, *args: Any) -> Any:
+    def counted(self: Run, *args: Any, **options: Any) -> Any:
         chunks.append(len(args[2]))
         return minibatches(self, *args)
 
