@@ -40,7 +40,7 @@ def hyperbolic_tangent(z):
 @jit
 def relu(z):
     """a = max(z, 0), sigma' = 1 where z > 0, else 0; a NaN stays a NaN."""
-    # "+ 0.0": a `where` that is stored where one of its arms was loaded would become a masked store, slow on AMD's cores
+    # "+ 0.0": a `where` that is stored where one of its arms was loaded becomes a masked store, slow on AMD's cores
     return where(z < 0.0, 0.0, z) + 0.0, where(z > 0.0, 1.0, where(z <= 0.0, 0.0, z))
 
 

@@ -10,11 +10,12 @@ from fastbp.kernels.simd import (
     first16,
     gather16,
     load16,
+    load_column16,
     max_lanes,
     outline,
-    scatter16,
     spread16,
     store,
+    store_column16,
     sum_lanes,
     where,
     wide_zeros16,
@@ -82,7 +83,7 @@ def output_cost(activation, loss, z, delta, n):
 
 
 @jit
-def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stride, index, begin, end, costs):
+def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stride, begin, end, costs):
     """`output_cost` of the rows begin <= i < end, 16 rows at a time, for at most 4 outputs that are not coupled.
 
     z, delta (rows, n) at i stride; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i, summed
@@ -92,16 +93,16 @@ def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stri
     for i in range(begin, end, 16):
         even, odd = wide_zeros16(z), wide_zeros16(z)
         for j in range(n):
-            z_j = gather16(z + j, index, 0, stride, i, end - 1)
+            z_j = load_column16(z + j, stride, i, end - 1)
             y_j = gather16(y + j, y_index, shift, y_stride, i, end - 1)
             a, terms, delta_j = element(activation, loss, z_j, y_j, outputs)
             if j % 2 == 0:
                 even = even + widen(terms)
             else:
                 odd = odd + widen(terms)
-            scatter16(z + j, index, stride, i, end - 1, a)
-            scatter16(delta + j, index, stride, i, end - 1, delta_j)
-        scatter16(costs, index, 1, i, end - 1, even + odd)
+            store_column16(z + j, stride, i, end - 1, a)
+            store_column16(delta + j, stride, i, end - 1, delta_j)
+        store_column16(costs, 1, i, end - 1, even + odd)
 
 
 @jit

@@ -273,13 +273,11 @@ def load16(typingctx, p):
     return _load(p, 16)
 
 
-def _places(builder, p, index, shift, stride, i, last):
-    """Where p[(index[row] + shift) stride] of the rows i, ..., i + 15 lies; beyond `last`, that of `last`."""
+def _clamped_rows(builder, i, last):
+    """The rows i, ..., i + 15, those beyond `last` as `last`."""
     for r in range(16):
         row = builder.add(i, ir.Constant(i.type, r))
-        row = builder.select(builder.icmp_signed("<", row, last), row, last)
-        sample = builder.add(builder.load(builder.gep(index, [row])), shift)
-        yield builder.gep(p, [builder.mul(sample, stride)])
+        yield builder.select(builder.icmp_signed("<", row, last), row, last)
 
 
 @intrinsic
@@ -288,8 +286,11 @@ def gather16(typingctx, p, index, shift, stride, i, last):
     vector_type = Vector(p.dtype, 16)
 
     def codegen(context, builder, sig, args):
+        p, index, shift, stride, i, last = args
         value = ir.Constant(context.get_value_type(vector_type), ir.Undefined)
-        for r, place in enumerate(_places(builder, *args)):
+        for r, row in enumerate(_clamped_rows(builder, i, last)):
+            sample = builder.add(builder.load(builder.gep(index, [row])), shift)
+            place = builder.gep(p, [builder.mul(sample, stride)])
             value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
         return value
 
@@ -297,17 +298,33 @@ def gather16(typingctx, p, index, shift, stride, i, last):
 
 
 @intrinsic
-def scatter16(typingctx, p, index, stride, i, last, x):
-    """p[index[i + r] stride] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+def load_column16(typingctx, p, stride, i, last):
+    """p[(i + r) stride] for 16 rows, those beyond `last` as `last`."""
+    vector_type = Vector(p.dtype, 16)
 
     def codegen(context, builder, sig, args):
-        p, index, stride, i, last, x = args
-        zero = ir.Constant(stride.type, 0)
-        for r, place in enumerate(_places(builder, p, index, zero, stride, i, last)):
+        p, stride, i, last = args
+        value = ir.Constant(context.get_value_type(vector_type), ir.Undefined)
+        for r, row in enumerate(_clamped_rows(builder, i, last)):
+            x = builder.load(builder.gep(p, [builder.mul(row, stride)]))
+            value = builder.insert_element(value, x, ir.Constant(_I32, r))
+        return value
+
+    return vector_type(p, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_column16(typingctx, p, stride, i, last, x):
+    """p[(i + r) stride] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+
+    def codegen(context, builder, sig, args):
+        p, stride, i, last, x = args
+        for r, row in enumerate(_clamped_rows(builder, i, last)):
+            place = builder.gep(p, [builder.mul(row, stride)])
             builder.store(builder.extract_element(x, ir.Constant(_I32, r)), place)
         return context.get_dummy_value()
 
-    return types.void(p, index, types.intp, types.intp, types.intp, x), codegen
+    return types.void(p, types.intp, types.intp, types.intp, x), codegen
 
 
 @intrinsic
