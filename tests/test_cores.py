@@ -242,9 +242,9 @@ def test_no_call_takes_more_than_it_may(monkeypatch):
     seen = []
     run_team = fastbp.engine.run.run_team
 
-    def recording(task, n_workers):
+    def recording(task, n_workers, **options):
         seen.append(n_workers)
-        return run_team(task, n_workers)
+        return run_team(task, n_workers, **options)
 
     monkeypatch.setattr(fastbp.engine.run, "run_team", recording)
     monkeypatch.setattr(cores, "available_cores", lambda: 8)

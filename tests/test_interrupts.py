@@ -108,7 +108,9 @@ FITS = """
 
     team.aligned_zeros = words_of
     original = team.run_team
-    fastbp.engine.run.run_team = lambda task, n: original(lambda words, *who: task(np.asarray(words), *who), n)
+    fastbp.engine.run.run_team = lambda task, n, **options: original(
+        lambda words, *who: task(np.asarray(words), *who), n, **options
+    )
 
     def barriers(sizes, m, n_threads):
         '''How many a mini-batch of m samples passes.'''

@@ -201,10 +201,10 @@ def test_an_interrupt_leaves_the_last_iterate(after, monkeypatch):
         def on_epoch_end(self, state):
             seen.append(state.history.epochs)
 
-    def interrupted(task, n_workers):
+    def interrupted(task, n_workers, **options):
         if len(seen) == after:
             raise KeyboardInterrupt
-        return run_team(task, n_workers)
+        return run_team(task, n_workers, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)

@@ -189,8 +189,8 @@ def test_no_interrupt_comes_between_mini_batches_and_their_count(rule, monkeypat
     """It comes when all is computed and the team has returned, but the caller was not told."""
     run_team = fastbp.engine.run.run_team
 
-    def interrupted(task, n_workers):
-        run_team(task, n_workers)
+    def interrupted(task, n_workers, **options):
+        run_team(task, n_workers, **options)
         raise KeyboardInterrupt
 
     network, expected = make(), make()

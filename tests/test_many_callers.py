@@ -103,9 +103,9 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Pretend eight cores and work that repays them; return where the size of each team is noted."""
     sizes = []
 
-    def noting(task: Any, n_workers: int) -> Any:
+    def noting(task: Any, n_workers: int, **options: Any) -> Any:
         sizes.append(n_workers)
-        return run_team(task, n_workers)
+        return run_team(task, n_workers, **options)
 
     for module in "run", "evaluation":
         monkeypatch.setattr(f"fastbp.engine.{module}.run_team", noting)
@@ -184,7 +184,7 @@ def test_the_share_changes_within_a_fit(teams: list[int], problem: Problem, monk
 
 
 def test_an_error_ends_a_call(teams: list[int], problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(task: Any, n_workers: int) -> Any:
+    def failing(task: Any, n_workers: int, **options: Any) -> Any:
         raise ZeroDivisionError
 
     network = problem.network()

@@ -312,13 +312,15 @@ def test_an_abort_at_any_moment_leaves_a_completed_minibatch(
         for _ in range(100):
             delay = rng.uniform(0, longest)
 
-            def aborted_team(task: Any, n_workers: int, delay: float = delay) -> tuple[int, BaseException | None]:
+            def aborted_team(
+                task: Any, n_workers: int, delay: float = delay, **options: Any
+            ) -> tuple[int, BaseException | None]:
                 def begin(words: Array, worker: int, n_workers: int) -> int:
                     if worker == 0:
                         pool.submit(abort, words, delay)
                     return task(words, worker, n_workers)
 
-                return run_team(begin, n_workers)[0], Interrupted()
+                return run_team(begin, n_workers, **options)[0], Interrupted()
 
             network = problem.network()
             with monkeypatch.context() as context:

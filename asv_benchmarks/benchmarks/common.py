@@ -128,9 +128,9 @@ def noting_threads() -> Iterator[list[int]]:
     noted: list[int] = []
     run_team = fastbp.engine.run.run_team
 
-    def noting(task: Task, n_workers: int, *others: Any) -> Any:
+    def noting(task: Task, n_workers: int, **options: Any) -> Any:
         noted.append(n_workers)
-        return run_team(task, n_workers, *others)
+        return run_team(task, n_workers, **options)
 
     fastbp.engine.run.run_team = noting
     try:

@@ -215,7 +215,8 @@ class Run:
                 task = self._train(order, starts[begin : end + 1], steps[begin:end], self.report[begin:end])
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
-                _, error = run_team(task, n_workers, meanwhile if n_workers < available_cores() else None)
+                beside = meanwhile if n_workers < available_cores() else None
+                _, error = run_team(task, n_workers, meanwhile=beside)
                 if error is not None:
                     raise error
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)

@@ -83,7 +83,7 @@ class _Worker(threading.Thread):
 
 
 def run_team(
-    task: Task, n_workers: int, meanwhile: Callable[[], None] | None = None
+    task: Task, n_workers: int, *, meanwhile: Callable[[], None] | None = None
 ) -> tuple[int, BaseException | None]:
     """Run a task by `n_workers` threads together.
 
