@@ -223,6 +223,12 @@ def _descend(
         table[:, PENALTY] = data.penalty
         return table
 
+    def leave() -> None:
+        reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
+        optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
+        publish()  # all or, without memory, nothing
+        network._optimizer = before if refused else optimizer
+
     plan = Plan(
         epochs, n, batch_size, order, pace.rates, steps, data.classify, _validation(data, run),
         lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
@@ -240,11 +246,11 @@ def _descend(
         refused = False
         raise
     finally:
-        reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
-        optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
-        weights, biases = run.canonical()  # all or, without memory, nothing
-        network._publish(weights, biases)
-        network._optimizer = before if refused else optimizer
+        try:
+            leave()
+        except KeyboardInterrupt:  # a second Ctrl-C: what was learned is worth a millisecond more
+            leave()
+            raise
     return state.history
 
 
@@ -267,7 +273,11 @@ def _minimize(network: Learner, data: _Data, rule: LBFGS, watchers: Sequence[Cal
             validate=_validation(data, run),
         )  # fmt: skip
     finally:
-        publish()
+        try:
+            publish()
+        except KeyboardInterrupt:
+            publish()
+            raise
     return state.history
 
 

@@ -250,14 +250,21 @@ class _Loop:
             seconds = time.perf_counter() - started
             finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
-            if not self.plan.finite or run.is_finite():
-                report = run.report[: run.steps - before]
-                self.count(chunk, report, tables, rates, time.perf_counter() - started)
-                for epoch, _, _ in chunk.parts:
-                    if epoch.samples == self.plan.n_samples:
-                        _close(epoch, self.plan, self.state.history)
-            else:
-                run.restore(self.snapshot)
+            lost = False
+            try:
+                lost = self.plan.finite and not run.is_finite()
+                if lost:
+                    run.restore(self.snapshot)
+                else:
+                    report = run.report[: run.steps - before]
+                    self.count(chunk, report, tables, rates, time.perf_counter() - started)
+                    for epoch, _, _ in chunk.parts:
+                        if epoch.samples == self.plan.n_samples:
+                            _close(epoch, self.plan, self.state.history)
+            except KeyboardInterrupt:  # a second one: the history may end early, the weights are whole
+                if lost or (self.plan.finite and not run.is_finite()):
+                    run.restore(self.snapshot)
+                raise
             raise
         trouble = ""
         if not finite:
@@ -313,7 +320,11 @@ class _Loop:
             run.restore(self.snapshot)
             _advance(run, tables, 0, good * n_minibatches)
         except BaseException:  # interrupted half-way: the snapshot is the last state that is known to be finite
-            run.restore(self.snapshot)
+            try:
+                run.restore(self.snapshot)
+            except KeyboardInterrupt:
+                run.restore(self.snapshot)
+                raise
             raise
         message = (
             f"{what} in epoch {first_epoch.number + good}, mini-batch {place % n_minibatches} (both counted from 0). "

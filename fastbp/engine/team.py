@@ -126,8 +126,11 @@ def run_team(
             worker.join()
     except BaseException as interruption:
         words[ABORT] = 1
+        try:
+            _join(workers)
+        except KeyboardInterrupt:  # another Ctrl-C, before or after it could wait again
+            _join(workers)
         error = interruption.with_traceback(None)  # its frames would keep the threads
-        _join(workers)
         refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering
         if refused and isinstance(interruption, RuntimeError | MemoryError):
             if n_workers > 1:
