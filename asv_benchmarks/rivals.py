@@ -118,8 +118,8 @@ class Sklearn(Rival):
         if not self.work.classifies and self.y.shape[1] == 1:
             self.y = self.y[:, 0]
         self.estimator = self.unfitted(batch_size=10)
-        classes = [np.unique(self.y)] if work.classifies else []
-        self.estimator.partial_fit(self.X[:10], self.y[:10], *classes)  # makes the arrays
+        classes = {"classes": np.unique(self.y)} if work.classifies else {}
+        self.estimator.partial_fit(self.X[:10], self.y[:10], **classes)  # makes the arrays
         for mine, start in zip(self.estimator.coefs_, self.weights, strict=True):
             mine[:] = start.T
         for mine, start in zip(self.estimator.intercepts_, self.biases, strict=True):
