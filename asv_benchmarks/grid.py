@@ -1,14 +1,17 @@
 """Grid: fastbp over batches and widths, and what a trained network is asked; cliffs, and threads that cost.
 
-Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype float64] [--json FILE] [--plot FILE.png]
+Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype float64] [--folder FOLDER]
 
-- rates: GF/s of an epoch, on 2 x multiply-adds of the three products, over batches and widths.
+- rates: GF/s of an epoch, on 2 x multiply-adds of the three products, over batches and widths, in both dtypes. A cliff
+  is a wider network, or a larger mini-batch, at less than 0.6 of the rate of the one before, unless it is as fast as
+  parameters and moments come from memory.
 - threads: n_threads=None beside one thread, in pairs of turns: the median of their ratios and its upper confidence
   limit (95 %, by order statistics), which shall be at most 1.05; the threads chosen, and what they gain.
 - asked: predict, loss and gradients beside training on the same work, and one sample beside NumPy.
 
-For a quiet machine: rates takes some 3 minutes, threads 5, asked 1; `--quick` a few seconds, to see that it works.
-Exits with 3 where a goal is missed.
+For a quiet machine: rates takes some 6 minutes, threads 6, asked 1; `--quick` less than one, to see that it works.
+The figures are written to asv_benchmarks/figures, the picture as SVG (needs matplotlib) and the numbers as JSON; those
+of `--quick` to no file unless a folder is named. Exits with 3 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ import numpy as np
 from anatomy import Anatomy
 from benchmarks.common import WORKS, Array, Work, noting_threads
 from dependable import Claim
-from peak import Peak
+from peak import Peak, bandwidth
 
 import fastbp
 
@@ -37,7 +40,8 @@ Grid = dict[tuple[int, int], dict[str, float]]  # (batch, width) -> figures
 
 GOAL = 1.05  # of the time of one thread
 CONFIDENCE = 0.95
-CLIFF = 0.6  # a wider network below this part of the narrower one's rate is pointed out
+CLIFF = 0.6  # of the rate of the narrower network, or of the smaller mini-batch
+FIGURES = Path(__file__).parent / "figures"
 WORK_PER_CELL = 2e9  # flops of an epoch where so few samples do not make it longer
 MOST_ROWS = 100_000
 LEAST_SECONDS = 0.06
@@ -103,45 +107,68 @@ def upper_limit(values: list[float], confidence: float = CONFIDENCE) -> float:
 
 
 def rates(batches: list[int], widths: list[int], dtype: str, rounds: int) -> Grid:
-    """Return GF/s over both, the best of some fits; the peak of all cores is measured beside them."""
+    """Return GF/s over both, the best of some fits, the peak of all cores beside them, and what memory allows."""
     grid: Grid = {}
     peak, cores = Peak(), fastbp.get_num_threads()
-    for batch in batches:
-        for width in widths:
-            work = work_of(width, batch)
-            fit = fit_of(work, dtype)
-            epochs = epochs_for(fit, LEAST_SECONDS)
-            seconds = min(timed(fit, epochs=epochs) for _ in range(rounds)) / epochs
-            most = peak.measure(dtype, cores, rounds=1)
-            grid[batch, width] = {"GF/s": work.flops / seconds / 1e9, "peak": most / 1e9}
+    for batch, width in product(batches, widths):
+        work = work_of(width, batch)
+        fit = fit_of(work, dtype)
+        epochs = epochs_for(fit, LEAST_SECONDS)
+        seconds = min(timed(fit, epochs=epochs) for _ in range(rounds)) / epochs
+        grid[batch, width] = {
+            "GF/s": work.flops / seconds / 1e9,
+            "peak": peak.measure(dtype, cores, rounds=1) / 1e9,
+            "memory": work.flops / memory_seconds(work, dtype, cores) / 1e9,
+        }
     return grid
 
 
+def memory_seconds(work: Work, dtype: str, cores: int) -> float:
+    """Return the time of an epoch if each mini-batch read and wrote all parameters and their two moments in memory."""
+    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes))
+    return work.n / work.batch_size * 6 * n_parameters * np.dtype(dtype).itemsize / bandwidth(cores)
+
+
 def print_rates(grid: Grid) -> bool:
-    """Print GF/s, and where a wider network is far slower; whether the goal is met is for the eye."""
+    """Print GF/s and the cliffs; return whether there is none."""
     print(table(grid, "GF/s", "{:.1f}"))
     print(f"peak of {fastbp.get_num_threads()} threads: {max(cell['peak'] for cell in grid.values()):.0f} GF/s")
     batches, widths = axes_of(grid)
-    for batch in batches:
-        for narrow, wide in pairwise(widths):
-            before, after = grid[batch, narrow]["GF/s"], grid[batch, wide]["GF/s"]
-            if after < CLIFF * before:
-                print(f"batch {batch}: from {before:.1f} GF/s at width {narrow} to {after:.1f} at {wide}")
-    return True
+    neighbours = [((batch, a), (batch, b)) for batch in batches for a, b in pairwise(widths)]
+    neighbours += [((a, width), (b, width)) for width in widths for a, b in pairwise(batches)]
+    cliffs = 0
+    for before, after in neighbours:
+        was, now = grid[before]["GF/s"], grid[after]["GF/s"]
+        if now < CLIFF * min(was, grid[after]["memory"]):
+            cliffs += 1
+            print(f"MISSED a cliff from {was:.1f} GF/s at (batch, width) {before} to {now:.1f} at {after}")
+    print(f"{cliffs} cliffs between {len(neighbours)} pairs of neighbours")
+    return not cliffs
 
 
-def plot_rates(grid: Grid, figure: Any) -> None:
-    """Draw a curve for each batch size."""
-    axes = figure.subplots()
-    batches, widths = axes_of(grid)
-    for batch in batches:
-        axes.plot(widths, [grid[batch, width]["GF/s"] for width in widths], marker="o", ms=3, label=f"batch {batch}")
-    axes.axhline(max(cell["peak"] for cell in grid.values()), color="0.5", ls="--", lw=1, label="peak")
-    axes.set(xscale="log", yscale="log", xlabel="width w of w-w-w", ylabel="GF/s")
-    axes.set_xticks(widths, [str(width) for width in widths], rotation=90, fontsize=7)
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+def plot_rates(grids: dict[str, Grid], figure: Any) -> None:
+    """Draw a curve for each batch size, and a panel for each dtype."""
+    for axes, (dtype, grid) in zip(np.ravel(figure.subplots(1, len(grids), sharey=True)), grids.items(), strict=False):
+        batches, widths = axes_of(grid)
+        for batch, marker, at in zip(batches, "osD^v", np.linspace(0, 0.85, len(batches)), strict=False):
+            values = [grid[batch, width]["GF/s"] for width in widths]
+            axes.plot(widths, values, marker=marker, ms=4, color=colour(at), label=f"batch {batch}")
+        axes.axhline(max(cell["peak"] for cell in grid.values()), color="0.4", ls="--", lw=1, label="measured peak")
+        axes.set(xscale="log", yscale="log", xlabel="width w of w-w-w", title=dtype)
+        axes.set_xticks(widths, [str(width) for width in widths], rotation=90, fontsize=8)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("GF/s")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+
+
+def colour(at: float) -> Any:
+    """Return a colour of viridis, which keeps its order without hues: 0 is dark, 1 is light."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](at)
 
 
 # Threads
@@ -180,17 +207,36 @@ def print_threads(grid: Grid) -> bool:
     return not missed
 
 
-def plot_threads(grid: Grid, figure: Any) -> None:
-    """Draw the threads chosen and the speed-up as maps."""
-    batches, widths = axes_of(grid)
-    for axes, what, form in zip(figure.subplots(1, 2), ("threads", "speed-up"), ("{:.0f}", "{:.2f}"), strict=True):
-        values = np.array([[grid[batch, width][what] for width in widths] for batch in batches])
-        axes.imshow(values, cmap="viridis", origin="lower", aspect="auto", vmin=1, vmax=max(2, values.max()))
-        for row, column in np.ndindex(values.shape):
-            axes.text(column, row, form.format(values[row, column]), ha="center", va="center", color="w", fontsize=7)
-        axes.set_xticks(range(len(widths)), widths, rotation=90)
-        axes.set_yticks(range(len(batches)), batches)
-        axes.set(xlabel="width", ylabel="batch", title=what)
+def plot_threads(grids: dict[str, Grid], figure: Any) -> None:
+    """Draw the threads chosen, the speed-up and the upper limit as maps, a row for each dtype."""
+    panels = figure.subplots(len(grids), 3, squeeze=False)
+    for row, (dtype, grid) in zip(panels, grids.items(), strict=True):
+        batches, widths = axes_of(grid)
+        for axes, (what, form, title) in zip(
+            row,
+            [
+                ("threads", "{:.0f}", f"threads chosen, {dtype}"),
+                ("speed-up", "{:.2f}", "speed-up over one thread"),
+                ("limit", "{:.2f}", f"time, times one thread's: upper limit (at most {GOAL})"),
+            ],
+            strict=True,
+        ):
+            values = np.array([[grid[batch, width][what] for width in widths] for batch in batches])
+            least, most = (0.5, 1.1) if what == "limit" else (0.8, max(2.0, values.max()))
+            axes.imshow(values, cmap="viridis", origin="lower", aspect="auto", vmin=least, vmax=most)
+            for y, x in np.ndindex(values.shape):
+                bright = values[y, x] > least + 0.6 * (most - least)
+                missed = what == "limit" and values[y, x] > GOAL
+                axes.text(
+                    x, y, form.format(values[y, x]), ha="center", va="center", fontsize=7,
+                    color="black" if bright else "white", weight="bold" if missed else "normal",
+                    bbox={"edgecolor": "red", "facecolor": "none", "pad": 1} if missed else None,
+                )  # fmt: skip
+            axes.set_xticks(range(len(widths)), widths, rotation=90, fontsize=8)
+            axes.set_yticks(range(len(batches)), batches, fontsize=8)
+            axes.set_xlabel("width")
+            axes.set_title(title, fontsize=9)
+        row[0].set_ylabel("batch")
 
 
 # Asked
@@ -252,7 +298,32 @@ def table(grid: Grid, what: str, form: str) -> str:
 RATES = [1, 10, 32, 128, 1000], [8, 10, 16, 24, 30, 32, 48, 64, 100, 128, 200, 256, 400, 512, 784, 1000, 1024, 2048]
 THREADS = [1, 4, 10, 32, 128, 512, 1024], [4, 8, 16, 30, 64, 100, 128, 256, 512, 784, 1024]
 ROUNDS = {"rates": 3, "threads": 21, "asked": 7}
+QUICK_ROUNDS = {"rates": 1, "threads": 7, "asked": 1}
 QUICK = [1, 128], [8, 64, 256]
+DTYPES = {"rates": ["float32", "float64"], "threads": ["float32"], "asked": ["float32"]}
+GRIDS = {"rates": (rates, print_rates, RATES), "threads": (threads, print_threads, THREADS)}
+PLOTS = {"rates": plot_rates, "threads": plot_threads}
+
+
+def show_asked(dtype: str, rounds: int, quick: bool) -> tuple[bool, dict[str, float]]:
+    """Measure and print the claims; return whether all are kept, and the figures."""
+    names = ["784-30-10"] if quick else [name for name in WORKS if name.startswith("784")]
+    claims = asked(names, dtype, rounds)
+    for claim in claims:
+        verdict = "" if claim.kept else "  MISSED"
+        print(f"{claim.claim:70} {claim.measured:7.2f} {claim.goal:5.2f} {claim.remark}{verdict}")
+    return all(claim.kept for claim in claims), {claim.claim: claim.measured for claim in claims}
+
+
+def plot(what: str, grids: dict[str, Grid], path: Path) -> None:
+    """Draw rates or threads to a file."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}):
+        figure = Figure(figsize=(11, 4.5 * (len(grids) if what == "threads" else 1)), layout="constrained")
+        PLOTS[what](grids, figure)
+        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> int:
@@ -261,35 +332,32 @@ def main() -> int:
     parser.add_argument("what", choices=["rates", "threads", "asked"])
     parser.add_argument("--quick", action="store_true", help="few cells and rounds: only to see that it works")
     parser.add_argument("--rounds", type=int, help="turns of each cell (rates 3, threads 21, asked 7)")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--plot", type=Path, help="draw rates or threads, to this file; needs matplotlib")
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], help="(rates both, else float32)")
+    parser.add_argument("--folder", type=Path, help="write picture and JSON there (asv_benchmarks/figures)")
     options = parser.parse_args()
-    rounds = options.rounds or ({"rates": 1, "threads": 7, "asked": 1} if options.quick else ROUNDS)[options.what]
-    grid: Grid = {}
-    if options.what == "asked":
-        names = ["784-30-10"] if options.quick else [name for name in WORKS if name.startswith("784")]
-        claims = asked(names, options.dtype, rounds)
-        for claim in claims:
-            verdict = "" if claim.kept else "  MISSED"
-            print(f"{claim.claim:70} {claim.measured:7.2f} {claim.goal:5.2f} {claim.remark}{verdict}")
-        met = all(claim.kept for claim in claims)
-        figures: Any = {claim.claim: claim.measured for claim in claims}
-    else:
-        measure, show, cells = {"rates": (rates, print_rates, RATES), "threads": (threads, print_threads, THREADS)}[
-            options.what
-        ]
-        grid = measure(*(QUICK if options.quick else cells), options.dtype, rounds)
-        met = show(grid)
-        figures = [{"batch": batch, "width": width, **cell} for (batch, width), cell in grid.items()]
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
-    if options.plot and grid:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(10, 4.5), layout="constrained")
-        {"rates": plot_rates, "threads": plot_threads}[options.what](grid, figure)
-        figure.savefig(options.plot, dpi=150)
+    what = options.what
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)[what]
+    folder = options.folder or (None if options.quick else FIGURES)
+    grids: dict[str, Grid] = {}
+    figures: dict[str, Any] = {}
+    met = True
+    for dtype in options.dtype or DTYPES[what]:
+        print(f"{what}, {dtype}", flush=True)
+        if what == "asked":
+            kept, figures[dtype] = show_asked(dtype, rounds, options.quick)
+        else:
+            measure, show, cells = GRIDS[what]
+            grids[dtype] = measure(*(QUICK if options.quick else cells), dtype, rounds)
+            kept = show(grids[dtype])
+            figures[dtype] = [{"batch": batch, "width": width, **cell} for (batch, width), cell in grids[dtype].items()]
+        met &= kept
+    print("all goals are met" if met else "MISSED: see above")
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{what}.json").write_text(json.dumps(figures, indent=1))
+        if grids:
+            plot(what, grids, folder / f"{what}.svg")
+        print(f"written to {folder}")
     return 0 if met else 3
 
 

@@ -1,14 +1,17 @@
 """Peers: the time of an epoch beside NumPy, scikit-learn, PyTorch, JAX and Keras, in one run on the same work.
 
 Usage: python asv_benchmarks/peers.py [--only 784-128-10 ...] [--dtype float64] [--profile] [--json FILE]
+       python asv_benchmarks/peers.py --from FILE [--markdown] [--chart FILE.svg]
 
 All begin with the same weights, and train the same epochs first: the loss that they reach must be the same
 (scikit-learn has no sigmoid outputs with a quadratic loss: there it trains its softmax). Then they take turns; each
-counts with its best turn, PyTorch and JAX with the best of their forms. A peer that is not installed is left out:
-`pip install '.[bench]'` brings all but PyTorch. For a quiet machine. Exits with 3 where a floor is missed.
+counts with its best turn, and a library with the best of its forms: eager or compiled, on all cores or on one, the
+parameters in one vector or not. A peer that is not installed is left out: `pip install '.[bench]'` brings all but
+PyTorch. For a quiet machine; some 6 minutes. Exits with 3 where a floor is missed.
 
 The share is that of the peak which as many threads as fastbp chose reach in the same run, on 2 x multiply-adds of the
-three products.
+three products. The bound is the ratio that fastbp would have if these took the only time, at the peak of all cores: no
+implementation that multiplies matrices gets beyond. --markdown and --chart are what stands in the README.
 """
 
 from __future__ import annotations
@@ -19,24 +22,27 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 from anatomy import print_anatomy
+from arena import RIVALS, Arena, installed, library_of
 from benchmarks.common import WORKS, Work
 from peak import Peak, bandwidth
-from rivals import RIVALS, Arena, installed
+from report import HEADS, Document, draw, lines, markdown
 
 import fastbp
 
 LEAST_SECONDS = 0.25  # a measurement takes at least so long: what a call costs once must not count
-EPOCHS = 3  # until the losses are compared
+EPOCHS = 2  # until the losses are compared
 CLOSE = {"float32": 2e-3, "float64": 1e-6}  # relative difference of two losses that are the same
 FLOAT64_FLOOR = 0.75  # of the floors in float32
-HOPELESS = 10  # times the best after two turns: it need not be timed again
+BEHIND = 3  # times the best form of its library after the first epochs: a form that takes no turns
+BEATEN = 1.2  # times the same after two turns: it need not be timed again
+HOPELESS = 2  # times the best peer after two turns: likewise
 REST = 0.05  # seconds until the threads of the one before have gone to sleep
 
 
@@ -44,37 +50,56 @@ def measure(arenas: dict[str, Arena], name: str, dtype: str, rounds: int, peak: 
     """Return the figures of one work; raises SystemExit where a peer does other work than fastbp."""
     work = WORKS[name]
     qualities: dict[str, float] = {}
+    first: dict[str, float] = {}
     for peer, arena in arenas.items():
-        try:
-            qualities[peer] = arena.ask("learn", (name, EPOCHS))
-        except RuntimeError as error:
-            print(f"  left out: {error}", flush=True)
+        if RIVALS[peer].suits(work):
+            try:
+                qualities[peer], first[peer] = arena.ask("learn", (name, EPOCHS))
+            except RuntimeError as error:
+                print(f"  left out: {error}", flush=True)
     check(qualities, work, dtype)
-    repeats = {peer: int(LEAST_SECONDS / arenas[peer].ask("seconds", 1)) + 1 for peer in qualities}
-    best = dict.fromkeys(qualities, float("inf"))
+    repeats = {peer: int(LEAST_SECONDS / first[peer]) + 1 for peer in within(first, BEHIND)}
+    for peer, epochs in repeats.items():
+        if epochs > 1:
+            arenas[peer].ask("seconds", epochs)  # what is compiled for so many
+    best = dict.fromkeys(repeats, float("inf"))
     cores = sorted({1, fastbp.get_num_threads()})
     for turn in range(rounds):
-        for peer in qualities:
-            if turn >= 2 and best[peer] > HOPELESS * min(best.values()):
-                continue
+        for peer in list(best) if turn < 2 else contenders(best):
             time.sleep(REST)
             best[peer] = min(best[peer], arenas[peer].ask("seconds", repeats[peer]) / repeats[peer])
         peaks = {n: peak.measure(dtype, n) for n in cores}
     threads = arenas["fastbp"].ask("threads", None)
     others = {peer: seconds for peer, seconds in best.items() if peer != "fastbp"}
     rival = min(others, key=others.__getitem__) if others else ""
-    floor = work.floor * (1 if dtype == "float32" else FLOAT64_FLOOR)
+    theirs = others[rival] if others else float("nan")
     return {
         "seconds": best,
         "quality": qualities,
         "best peer": rival,
-        "ratio": others[rival] / best["fastbp"] if others else float("nan"),
-        "floor": floor,
+        "ratio": theirs / best["fastbp"],
+        "floor": work.floor * (1 if dtype == "float32" else FLOAT64_FLOOR),
+        "bound": theirs * peaks[cores[-1]] / work.flops,
         "threads": threads,
         "flops": work.flops / best["fastbp"],
         "peak": peaks[threads],
         "share": work.flops / best["fastbp"] / peaks[threads],
     }
+
+
+def within(seconds: dict[str, float], times: float) -> list[str]:
+    """Return the forms that take at most so many times what the best of their library takes."""
+    return [
+        form
+        for form, own in seconds.items()
+        if own <= times * min(other for name, other in seconds.items() if library_of(name) == library_of(form))
+    ]
+
+
+def contenders(best: dict[str, float]) -> list[str]:
+    """Return fastbp, and the forms that may still turn out to be the best peer."""
+    leader = min((seconds for peer, seconds in best.items() if peer != "fastbp"), default=0.0)
+    return [peer for peer in within(best, BEATEN) if peer == "fastbp" or best[peer] <= HOPELESS * leader]
 
 
 def check(qualities: dict[str, float], work: Work, dtype: str) -> None:
@@ -85,23 +110,9 @@ def check(qualities: dict[str, float], work: Work, dtype: str) -> None:
             raise SystemExit(f"{peer} does other work than fastbp: loss {quality} instead of {qualities['fastbp']}")
 
 
-def rows(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for fastbp, and one for each peer."""
-    ours = figures["seconds"]["fastbp"]
-    verdict = "" if figures["ratio"] >= figures["floor"] else "  MISSED"
-    yield (
-        f"  {'fastbp':16} {1e3 * ours:10.2f} {figures['ratio']:7.2f} {figures['floor']:6.2f} "
-        f"{100 * figures['share']:5.0f} % {figures['threads']:7} {figures['quality']['fastbp']:12.6g}{verdict}"
-    )
-    for peer, seconds in sorted(figures["seconds"].items(), key=lambda item: item[1]):
-        if peer != "fastbp":
-            blank = f"{'':6} {'':7} {'':7}"
-            yield f"  {peer:16} {1e3 * seconds:10.2f} {seconds / ours:7.2f} {blank} {figures['quality'][peer]:12.6g}"
-
-
 def versions() -> str:
     """Return those of what is compared."""
-    names = ["numpy", "numba", *sorted({need for kind in RIVALS.values() for need in kind.needs} | {"scikit-learn"})]
+    names = ["numba", "numpy", "scikit-learn", "torch", "jax", "optax", "keras"]
     found = []
     for name in names:
         try:
@@ -111,37 +122,61 @@ def versions() -> str:
     return ", ".join([f"Python {platform.python_version()}", f"fastbp {fastbp.__version__}", *found])
 
 
+def machine() -> str:
+    """Return the name of the processor, as far as it is known, and LLVM's name of its kind."""
+    cpuinfo, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    if cpuinfo.exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name} ({llvmlite.binding.get_host_cpu_name()})"
+
+
+def measured(options: argparse.Namespace) -> Document:
+    """Measure, print and return the figures of all works that are asked for."""
+    cores = fastbp.get_num_threads()
+    document: Document = {
+        "machine": machine(), "cores": cores, "dtype": options.dtype, "rounds": options.rounds, "versions": versions(),
+        "copying": bandwidth(cores), "works": {},
+    }  # fmt: skip
+    print(f"{document['machine']}, {cores} cores, {options.dtype}, the best of {options.rounds} turns; {versions()}")
+    print(f"copying in memory: {document['copying'] / 1e9:.1f} GB/s")
+    with ExitStack() as stack:
+        names = [name for name in installed() if library_of(name) in ("fastbp", *options.peers)]
+        arenas = {name: stack.enter_context(closing(Arena(name, options.dtype))) for name in names}
+        peak = Peak()
+        for name in options.only:
+            print(f"{name:29} {HEADS}", flush=True)
+            document["works"][name] = measure(arenas, name, options.dtype, options.rounds, peak)
+            print("\n".join(lines(document["works"][name])), flush=True)
+    return document
+
+
 def main() -> int:
     """Measure and print a table; return 3 where a floor was missed."""
+    libraries = list(dict.fromkeys(library_of(name) for name in RIVALS if name != "fastbp"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help=", ".join(WORKS))
-    parser.add_argument("--peers", nargs="+", choices=RIVALS, default=list(RIVALS), metavar="PEER", help="those named")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peers", nargs="+", choices=libraries, default=libraries, metavar="PEER", help="those named")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=CLOSE, default="float32")
     parser.add_argument("--profile", action="store_true", help="print where a mini-batch's time goes, and no table")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--from", type=Path, dest="source", help="measure nothing: take the figures from this file")
+    parser.add_argument("--markdown", action="store_true", help="print the README's table")
+    parser.add_argument("--chart", type=Path, help="draw the README's chart to this file; needs matplotlib")
     options = parser.parse_args()
     if options.profile:
         for name in options.only:
             print_anatomy(name, options.dtype)
         return 0
-    cores = fastbp.get_num_threads()
-    print(f"{platform.machine()}, {cores} cores, {options.dtype}, the best of {options.rounds} turns; {versions()}")
-    print(f"copying in memory: {bandwidth(cores) / 1e9:.1f} GB/s")
-    heads = f"{'ms/epoch':>10} {'ratio':>7} {'floor':>6} {'of peak':>7} {'threads':>7} {'loss':>12}"
-    results: dict[str, Any] = {}
-    with ExitStack() as stack:
-        names = [name for name in installed() if name == "fastbp" or name in options.peers]
-        arenas = {name: stack.enter_context(closing(Arena(name, options.dtype))) for name in names}
-        peak = Peak()
-        for name in options.only:
-            print(f"{name:18} {heads}", flush=True)
-            results[name] = measure(arenas, name, options.dtype, options.rounds, peak)
-            print("\n".join(rows(results[name])), flush=True)
+    document = json.loads(options.source.read_text()) if options.source else measured(options)
     if options.json:
-        about = {"machine": platform.machine(), "cores": cores, "dtype": options.dtype, "versions": versions()}
-        options.json.write_text(json.dumps({**about, "works": results}, indent=2))
-    return 3 if any(row["ratio"] < row["floor"] for row in results.values()) else 0
+        options.json.write_text(json.dumps(document, indent=1))
+    if options.markdown:
+        print(markdown(document))
+    if options.chart:
+        draw(document, options.chart)
+    return 3 if any(row["ratio"] < row["floor"] for row in document["works"].values()) else 0
 
 
 if __name__ == "__main__":
