@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -152,10 +153,10 @@ def plot_rates(grids: dict[str, Grid], figure: Any) -> None:
         batches, widths = axes_of(grid)
         for batch, marker, at in zip(batches, "osD^v", np.linspace(0, 0.85, len(batches)), strict=False):
             values = [grid[batch, width]["GF/s"] for width in widths]
-            axes.plot(widths, values, marker=marker, ms=4, color=colour(at), label=f"batch {batch}")
+            axes.plot(values, marker=marker, ms=4, color=colour(at), label=f"batch {batch}")
         axes.axhline(max(cell["peak"] for cell in grid.values()), color="0.4", ls="--", lw=1, label="measured peak")
-        axes.set(xscale="log", yscale="log", xlabel="width w of w-w-w", title=dtype)
-        axes.set_xticks(widths, [str(width) for width in widths], rotation=90, fontsize=8)
+        axes.set(yscale="log", xlabel="width w of w-w-w", title=dtype)
+        axes.set_xticks(range(len(widths)), widths, rotation=90, fontsize=8)
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.grid(alpha=0.25)
@@ -217,7 +218,7 @@ def plot_threads(grids: dict[str, Grid], figure: Any) -> None:
             [
                 ("threads", "{:.0f}", f"threads chosen, {dtype}"),
                 ("speed-up", "{:.2f}", "speed-up over one thread"),
-                ("limit", "{:.2f}", f"time, times one thread's: upper limit (at most {GOAL})"),
+                ("limit", "{:.2f}", f"time beside one thread, upper limit (goal {GOAL})"),
             ],
             strict=True,
         ):
@@ -338,6 +339,8 @@ def main() -> int:
     what = options.what
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)[what]
     folder = options.folder or (None if options.quick else FIGURES)
+    if folder and what in PLOTS and find_spec("matplotlib") is None:
+        parser.error("the picture needs matplotlib: pip install '.[plot]'")
     grids: dict[str, Grid] = {}
     figures: dict[str, Any] = {}
     met = True

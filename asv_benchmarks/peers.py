@@ -23,6 +23,7 @@ import platform
 import sys
 import time
 from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ LEAST_SECONDS = 0.25  # a measurement takes at least so long: what a call costs 
 EPOCHS = 2  # until the losses are compared
 CLOSE = {"float32": 2e-3, "float64": 1e-6}  # relative difference of two losses that are the same
 FLOAT64_FLOOR = 0.75  # of the floors in float32
-BEHIND = 3  # times the best form of its library after the first epochs: a form that takes no turns
+BEHIND = 2  # times the best form of its library after the first epochs: a form that takes no turns
 BEATEN = 1.2  # times the same after two turns: it need not be timed again
 HOPELESS = 2  # times the best peer after two turns: likewise
 REST = 0.05  # seconds until the threads of the one before have gone to sleep
@@ -165,6 +166,8 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="print the README's table")
     parser.add_argument("--chart", type=Path, help="draw the README's chart to this file; needs matplotlib")
     options = parser.parse_args()
+    if options.chart and find_spec("matplotlib") is None:
+        parser.error("the chart needs matplotlib: pip install '.[plot]'")
     if options.profile:
         for name in options.only:
             print_anatomy(name, options.dtype)
