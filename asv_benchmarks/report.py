@@ -20,6 +20,10 @@ LOOKS = {
     "numpy": ("#0072B2", "o"), "sklearn": ("#E69F00", "s"), "torch": ("#D55E00", "^"), "jax": ("#009E73", "D"),
     "keras": ("#CC79A7", "v"),
 }  # fmt: skip
+FORMS = (
+    "Each library in its best form: PyTorch eager with the fused optimizer or its whole step compiled, JAX as one "
+    "jitted scan with its parameters by layer or in one vector, and NumPy, PyTorch and JAX on all cores or on one."
+)
 HEADS = f"{'ms/epoch':>10} {'ratio':>7} {'floor':>6} {'bound':>6} {'of peak':>7} {'threads':>7} {'loss':>12}"
 
 
@@ -69,7 +73,8 @@ def markdown(document: Document) -> str:
         cells += [f"{figures['floor']:.3g}", f"{figures['bound']:.2g}"]
         rows.append(f"| {' | '.join(cells)} |")
     cores, machine, dtype = document["cores"], document["machine"], document["dtype"]
-    about = f"{machine}, {cores} cores, {dtype}, the best of {document['rounds']} turns; {document['versions']}"
+    turns = f"the best of {document['rounds']} turns"
+    about = f"{machine}, {cores} cores, {dtype}, {turns}; {document['versions']}. {FORMS}"
     return "\n".join([*rows, "", about])
 
 
