@@ -97,11 +97,16 @@ class Layout:
         flat = aligned_zeros(self.size, self.dtype)
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             n_out, n_in = w.shape
+            by_columns = w.dtype == self.dtype and w.strides[0] == self.dtype.itemsize
             for neurons, view in self._panels(flat, l):
                 part = w[neurons]
                 whole, rest = divmod(len(part), view.shape[2])
                 inner = view[:, :n_in]
-                inner[:whole] = part[: whole * view.shape[2]].reshape(whole, view.shape[2], n_in).transpose(0, 2, 1)
+                if whole and by_columns:  # the weights of a panel from one input lie side by side, here and there
+                    item = f"V{view.shape[2] * self.dtype.itemsize}"
+                    inner[:whole].view(item)[:, :, 0] = part[: whole * view.shape[2]].T.view(item).T
+                elif whole:
+                    inner[:whole] = part[: whole * view.shape[2]].reshape(whole, view.shape[2], n_in).transpose(0, 2, 1)
                 if rest:
                     inner[whole, :, :rest] = part[whole * view.shape[2] :].T
             start = int(self.layers[l, column.B])
