@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastbp.engine.sparse import SparseRows
 
-__all__ = ["as_array", "check_finite", "check_trusted", "read_only", "rows", "source"]
+__all__ = ["as_array", "check_finite", "check_trusted", "read_only", "readable", "rows", "source"]
 
 # Entries checked at a time: the mask of a block (64 KiB) stays in the L2 cache.
 CHECK_ENTRIES = 65_536
@@ -255,6 +255,44 @@ def read_only(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     strides.reverse()
     if view.strides != tuple(strides):
         view = as_strided(view, strides=strides)
+    view.flags.writeable = False
+    return view
+
+
+def readable(X: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return numbers as a training reads them, which copies the rows of a mini-batch: where they lie, if that can be.
+
+    Parameters
+    ----------
+    X : array of float32 or float64, shape (n, n_in)
+        Its numbers are not checked.
+    dtype : float32 or float64
+        The network's dtype; X has no more digits.
+
+    Returns
+    -------
+    ndarray of shape (n, n_in)
+        Read-only; native and aligned, of that dtype or of float32, in any order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.inputs import readable
+    >>> X = np.ones((3, 4), np.float32, order="F")
+    >>> np.shares_memory(readable(X[:, ::-2], np.float64), X)
+    True
+    """
+    dtype = np.dtype(dtype)
+    X = np.asarray(X)
+    if X.flags.c_contiguous or not (
+        X.dtype.isnative
+        and X.dtype in (dtype, np.float32)
+        and X.flags.aligned
+        and all(stride % X.itemsize == 0 for stride in X.strides)
+    ):
+        kept = X.dtype if X.dtype.isnative and X.dtype in (dtype, np.float32) else dtype
+        return read_only(np.require(X, kept, ["C", "A"]), kept)
+    view = X.view()
     view.flags.writeable = False
     return view
 

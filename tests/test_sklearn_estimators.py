@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import importlib
 import math
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,15 +17,17 @@ import numpy as np
 import pytest
 import scipy.sparse
 from sklearn import neural_network
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import fastbp.sklearn
 from fastbp.engine.run import Run, layout_of
 from fastbp.history import History, TrainingState
-from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.sklearn import MLPClassifier, MLPRegressor, perceptron
+from fastbp.sklearn.chain import KEPT, architecture_of, packed
 from fastbp.sklearn.descent import Descent, Improvement
 from fastbp.sklearn.objective import Objective, pack, places, unpack
-from fastbp.sklearn.perceptron import _architecture
+from fastbp.sklearn.perceptron import _samples
 from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
 from fastbp.training import Plan, train
 
@@ -261,7 +266,7 @@ def test_vectors_of_parameters() -> None:
 def test_the_gradient_is_that_of_the_loss(weighted: bool) -> None:
     rng = np.random.default_rng(1)
     weights = rng.uniform(0.1, 2, 60) if weighted else None
-    objective = Objective(_architecture((4, 3, 2), "tanh", "identity", "float64"), X, Y, weights, 0.7)
+    objective = Objective(architecture_of((4, 3, 2), "tanh", "identity", "float64"), X, Y, weights, 0.7)
     vector = rng.standard_normal(23)
     loss, gradient = objective(vector)
     for j in range(23):
@@ -279,7 +284,7 @@ def test_the_gradient_is_that_of_the_loss(weighted: bool) -> None:
 
 
 def test_numbers_that_are_not_finite_go_on_where_the_plan_bears_them() -> None:
-    a = _architecture((4, 3, 2), "identity", "identity", "float64")
+    a = architecture_of((4, 3, 2), "identity", "identity", "float64")
     run = Run(a, [np.ones((3, 4)), np.ones((2, 3))], [np.zeros(3), np.zeros(2)], X, Y, batch_size=60, update="sgd")
     optimizer = SGDOptimizer(1e200, "constant", 0.0, False, 0.5)
     state = TrainingState(None, History(), 4, 60)
@@ -304,7 +309,7 @@ def test_without_scikit_learn_the_import_says_what_is_missing(monkeypatch: pytes
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_columns_unpacked_are_the_rows(dtype: str) -> None:
-    layout = layout_of(_architecture((5, 37, 3), "relu", "identity", dtype))
+    layout = layout_of(architecture_of((5, 37, 3), "relu", "identity", dtype))
     rng = np.random.default_rng(0)
     weights, biases = [rng.random((37, 5)), rng.random((3, 37))], [rng.random(37), rng.random(3)]
     rows, columns = (layout.unpack(layout.pack(weights, biases), order) for order in ("C", "F"))
@@ -324,6 +329,51 @@ LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 
 
+IN_MEMORY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "columns": np.asfortranarray,
+    "rows of columns": lambda X: np.repeat(np.asfortranarray(X), 2, axis=0).copy(order="F")[::2],
+    "every other column": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "backwards": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
+    "off its alignment": lambda X: np.frombuffer(b"." + X.tobytes(), np.uint8)[1:].view(X.dtype).reshape(X.shape),
+}
+
+
+@pytest.mark.parametrize("n", [60, 1100], ids=["one slab", "two slabs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver", [{"solver": "lbfgs"}, {"shuffle": False}, {}], ids=str)
+def test_fits_depend_on_no_layout(solver: dict[str, Any], dtype: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if X had been converted to rows of the network's dtype, which with L-BFGS is float64 whatever X is."""
+    rng = np.random.default_rng(0)
+    rows, weights = rng.standard_normal((n, 5)).astype(dtype), rng.random(n)
+    y = rows[:, 0] * rows[:, 1]
+    regressor = MLPRegressor(hidden_layer_sizes=(17,), max_iter=3, random_state=0, batch_size=min(n, 1050), **solver)
+    with monkeypatch.context() as patch:
+        patch.setattr(perceptron, "_samples", lambda X, dtype, in_order: np.require(X, dtype, ["C", "A"]))
+        expected = regressor.fit(rows, y, weights)
+    for name, laid_out in IN_MEMORY.items():
+        X = laid_out(rows)
+        assert np.array_equal(X, rows)
+        assert not (X.flags.c_contiguous and X.flags.aligned), name
+        assert same_bits(clone(regressor).fit(X, y, weights), expected), name
+    assert same_bits(clone(regressor).fit(rows, y, weights), expected)
+
+
+def test_what_is_read_in_place() -> None:
+    """L-BFGS and trainings without shuffling copy nothing but the rows of a mini-batch; a shuffled X of columns is."""
+    X_32 = np.zeros((6, 4), np.float32)
+    for X, dtype, in_order, shared in [
+        (X_32, "float32", False, True),
+        (X_32, "float64", False, True),
+        (np.asfortranarray(X_32), "float64", True, True),
+        (np.asfortranarray(X_32), "float64", False, False),
+        (X_32[:, ::-2], "float32", False, True),
+    ]:
+        samples = _samples(X, np.dtype(dtype), in_order=in_order)
+        assert np.shares_memory(samples, X) == shared
+        assert not samples.flags.writeable
+        assert X.flags.writeable
+
+
 @pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"], [7], "labels"])
 def test_labels_are_those_of_the_outputs(classes: Any) -> None:
     rng = np.random.default_rng(0)
@@ -337,6 +387,53 @@ def test_labels_are_those_of_the_outputs(classes: Any) -> None:
     plain = estimator._label_binarizer.inverse_transform(outputs[:, 0] if outputs.shape[1] == 1 else outputs)
     assert estimator.predict(X).dtype == plain.dtype
     np.testing.assert_array_equal(estimator.predict(X), plain)
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "one weight": lambda e: e.coefs_[0].__setitem__((2, 1), 0.5),
+    "one bias": lambda e: e.intercepts_[1].__setitem__(0, -0.25),
+    "a NaN": lambda e: e.coefs_[1].__setitem__((3, 0), np.nan),
+    "an array": lambda e: e.coefs_.__setitem__(1, e.coefs_[1] * 2),
+    "all arrays": lambda e: setattr(e, "coefs_", [w[::-1, ::-1].copy()[::-1, ::-1] + 1 for w in e.coefs_]),
+    "the order": lambda e: setattr(e, "coefs_", [np.asfortranarray(w) for w in e.coefs_]),
+    "the dtype": lambda e: setattr(e, "coefs_", [w.astype(np.float32) for w in e.coefs_]),
+    "lists": lambda e: setattr(e, "intercepts_", [b.tolist() for b in e.intercepts_]),
+    "the activation": lambda e: e.set_params(activation="tanh"),
+    "the output": lambda e: setattr(e, "out_activation_", "exp"),
+    "the network": lambda e: (
+        setattr(e, "coefs_", [np.ones((4, 2)), *[np.ones((2, 2))] * 2]), setattr(e, "intercepts_", [np.ones(2)] * 3)
+    ),
+    "nothing": lambda e: None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_predictions_follow_what_users_write(change: str) -> None:
+    """Whatever is kept from the prediction before; a deep copy has nothing kept."""
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1, random_state=0).fit(X, Y)
+    estimator.predict(X)
+    before = set(vars(estimator))
+    CHANGES[change](estimator)
+    for _ in range(2):
+        for samples in X, X.astype(np.float32), X:
+            got, expected = estimator.predict(samples), copy.deepcopy(estimator).predict(samples)
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+    assert set(vars(estimator)) == before
+
+
+def test_what_is_kept_goes_with_its_estimator() -> None:
+    estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1, random_state=0).fit(X, Y)
+    estimator.predict(X)
+    parameters = packed(estimator, X.dtype)[1]
+    assert packed(estimator, X.dtype)[1] is parameters
+    arrays = weakref.ref(parameters.weights)
+    del estimator, parameters
+    gc.collect()
+    assert arrays() is None
+    large = MLPRegressor(hidden_layer_sizes=(KEPT // 4,), max_iter=1, random_state=0).fit(X, Y)
+    assert packed(large, X.dtype)[1] is not packed(large, X.dtype)[1]
+    np.testing.assert_array_equal(large.predict(X), large.predict(X))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -65,9 +65,14 @@ def _samples(
     sample_weight: NDArray[np.float64] | None = None,
 ) -> Samples:
     labels = y is not None and y.ndim == 1
+    sparse = isinstance(X, SparseRows)
+    x = X.values if isinstance(X, SparseRows) else X
+    in_rows = not sparse and x.flags.c_contiguous  # strides of axes of length 1 say nothing
     return Samples(
-        x=(X.values if isinstance(X, SparseRows) else X).ctypes.data,
-        x_stride=0 if isinstance(X, SparseRows) else X.shape[1],
+        x=x.ctypes.data,
+        x_stride=x.shape[1] if in_rows else 0 if sparse else x.strides[0] // x.itemsize,
+        x_step=1 if in_rows or sparse else x.strides[1] // x.itemsize,
+        narrow=int(x.dtype != architecture.dtype),
         gathered=gathered,
         y=0 if y is None else y.ctypes.data,
         y_stride=0 if y is None or labels else y.shape[1],
@@ -88,7 +93,8 @@ class Run:
     weights, biases : sequences of arrays
         Canonical; copied.
     X : array (n, n_in) or SparseRows
-        C-contiguous and of the network's dtype; read in place, so it must stay as it is.
+        Read in place, so it must stay as it is: of the network's dtype, or an array of float32 for one of float64; in
+        any order (`fastbp.inputs.readable`).
     y : array (n, n_out) or (n,)
         Targets of the network's dtype, or class labels as int64, C-contiguous.
     sample_weight : float64 array (n,) or None
@@ -140,9 +146,12 @@ class Run:
         self._choice = Choice(self.n_workers, self.work)
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
-        # rows a power of two apart fall into the same few sets of the cache: copy those of a mini-batch side by side
-        stride = row_stride(architecture.n_in, X.itemsize)
-        gathered = stride if not sparse and architecture.n_in * X.itemsize % 512 == 0 else 0
+        # rows a power of two apart fall into the same few sets of the cache: those of a mini-batch are copied side by
+        # side, as are those of an X that lies otherwise than kernels compute with
+        lies_so = isinstance(X, SparseRows) or (
+            X.flags.c_contiguous and X.dtype == architecture.dtype and architecture.n_in * X.itemsize % 512 != 0
+        )
+        gathered = 0 if lies_so else row_stride(architecture.n_in, architecture.dtype.itemsize)
         rows = min(batch_size, SLAB)
         self._layers, self._workspace = workspace(
             self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse

@@ -44,8 +44,8 @@ def records(weights, call):
         Layers(pointer_at(call[LAYERS], call), call[N_LAYERS]),
         Parameters(weights, weights, weights, weights, weights),
         Samples(
-            call[X], call[X_STRIDE], NONE, call[Y], call[Y_STRIDE], call[LOSS], call[CLASSIFY], NONE, call[BEGINS],
-            call[K],
+            call[X], call[X_STRIDE], NONE, NONE, NONE, call[Y], call[Y_STRIDE], call[LOSS], call[CLASSIFY], NONE,
+            call[BEGINS], call[K],
         ),
         Workspace(a, delta, a, a, NONE, index, cost, hits, a, a),
     )  # fmt: skip

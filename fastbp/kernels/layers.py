@@ -90,6 +90,8 @@ class Samples(NamedTuple):
 
     x: int
     x_stride: int
+    x_step: int  # elements between neighbours in a row; 1 unless rows are gathered
+    narrow: int  # 1 where X is of float32 and the network of float64; rows are gathered then
     gathered: (
         int  # stride of the copies of a mini-batch's rows at offset 0 of the workspace; 0 where X is read in place
     )

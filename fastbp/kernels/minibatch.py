@@ -39,10 +39,10 @@ from fastbp.kernels.layers import (
     Parameters,
     Workspace,
 )
-from fastbp.kernels.memory import copy
+from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost
-from fastbp.kernels.simd import int32_at, load16, outline, pointer, pointer_at, store
+from fastbp.kernels.simd import float32_at, int32_at, load16, outline, pointer, pointer_at, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
@@ -134,6 +134,17 @@ def non_zeros_of(samples, like, first):
 
 
 @jit
+def gather_rows(samples, x, x_index, target, n_in, begin, end):
+    """Copy the inputs of rows begin <= i < end, the samples x_index[i], side by side to `target`."""
+    outline()
+    stride, step = samples.x_stride, samples.x_step
+    if samples.narrow:
+        copy_rows(float32_at(samples.x), x_index, stride, step, target, samples.gathered, n_in, begin, end)
+    else:
+        copy_rows(x, x_index, stride, step, target, samples.gathered, n_in, begin, end)
+
+
+@jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
     hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
@@ -144,8 +155,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
         x, x_index, x_stride = pointer_at(samples.x, workspace.a), order + slab, samples.x_stride
         if samples.gathered:
-            for i in range(begin, end):
-                copy(x + x_index[i] * x_stride, workspace.a + i * samples.gathered, layers.table[N_IN])
+            gather_rows(samples, x, x_index, workspace.a, layers.table[N_IN], begin, end)
             x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
             if not barrier(team, n_workers):
                 return False

@@ -239,6 +239,16 @@ def float64_at(typingctx, address):
 
 
 @intrinsic
+def float32_at(typingctx, address):
+    """The address (an integer) as a pointer to float32."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return Pointer(types.float32)(types.intp), codegen
+
+
+@intrinsic
 def outline(typingctx):
     """Keep the kernel that calls this from becoming a part of its callers, where that would only cost compile time."""
 

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -32,11 +31,11 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import Run, evaluate, layout_of
+from fastbp.engine.run import Run, evaluate
 from fastbp.history import History, TrainingState
-from fastbp.inputs import read_only, source
-from fastbp.kernels.layers import Parameters
+from fastbp.inputs import read_only, readable, source
 from fastbp.lbfgs import minimize
+from fastbp.sklearn.chain import chain, packed
 from fastbp.sklearn.descent import Descent, Holdout, Improvement
 from fastbp.sklearn.objective import Objective, pack, places, unpack
 from fastbp.sklearn.solvers import AdamOptimizer, SGDOptimizer
@@ -46,8 +45,6 @@ __all__ = ["Perceptron", "Problem", "is_stochastic"]
 
 Floats = NDArray[Any]
 STOCHASTIC = ("sgd", "adam")
-# scikit-learn's names of activations, and fastbp's where they differ
-ACTIVATIONS = {"logistic": "sigmoid"}
 
 
 @dataclass
@@ -266,7 +263,7 @@ class Perceptron(BaseEstimator, ABC):
         optimizer = copy.copy(self._optimizer) if continues else self._new_optimizer()
         architecture, weights, biases = self._network()
         _check_chain(architecture, problem)
-        X, y = _laid_out(problem.X, architecture.dtype), problem.targets(architecture.dtype)
+        X, y = _samples(problem.X, architecture.dtype, in_order=not self.shuffle), problem.targets(architecture.dtype)
         samples, holdout = np.arange(problem.X.shape[0]), None
         if self.early_stopping:
             samples, held_out = self._split(problem)
@@ -387,7 +384,7 @@ class Perceptron(BaseEstimator, ABC):
         """Train by L-BFGS, in float64 whatever X is."""
         architecture, weights, biases = self._network(np.float64)
         _check_chain(architecture, problem)
-        X, y = _laid_out(problem.X, architecture.dtype), problem.targets(architecture.dtype)
+        X, y = _samples(problem.X, architecture.dtype, in_order=True), problem.targets(architecture.dtype)
         self._coef_indptr, self._intercept_indptr = places(architecture.sizes)
         options: dict[str, Any] = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         if self.verbose and [int(part) for part in scipy.__version__.split(".")[:2]] < [1, 15]:
@@ -417,48 +414,25 @@ class Perceptron(BaseEstimator, ABC):
         architecture = self._network(np.float64)[0]
         weights = None if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
         targets = np.ascontiguousarray(y, architecture.dtype)
-        return Objective(architecture, _laid_out(X, architecture.dtype), targets, weights, self.alpha)(
-            packed_coef_inter
-        )
+        samples = _samples(X, architecture.dtype, in_order=True)
+        return Objective(architecture, samples, targets, weights, self.alpha)(packed_coef_inter)
 
     # The network as it is
 
     def _network(self, X_dtype: Any = None) -> tuple[Architecture, list[Floats], list[Floats]]:
-        """Return the architecture that the arrays make, their weights as the engine has them, and their biases.
-
-        Its dtype is float32 where all arrays (and X) have no more than that.
-
-        Raises
-        ------
-        ValueError
-            coefs_ and intercepts_ do not fit together.
-        """
-        coefs, biases = [np.asarray(w) for w in self.coefs_], [np.asarray(b) for b in self.intercepts_]
-        shapes = [w.shape for w in coefs]
-        sizes = [w.shape[0] for w in coefs if w.ndim == 2] + [w.shape[1] for w in coefs[-1:] if w.ndim == 2]
-        if shapes != list(pairwise(sizes)) or [b.shape for b in biases] != [(n,) for n in sizes[1:]] or not coefs:
-            raise ValueError(
-                f"coefs_ has the shapes {shapes} and intercepts_ {[b.shape for b in biases]}, which do not make a "
-                "network: each coefs_[l] must be (n_in, n_out) with the n_out of the layer before as its n_in, and "
-                "intercepts_[l] (n_out,)"
-            )
-        dtype = np.result_type(*coefs, *biases, *([] if X_dtype is None else [X_dtype]))
-        name = "float32" if dtype in (np.float32, np.float16) else "float64"
-        architecture = _architecture(tuple(sizes), self.activation, self.out_activation_, name)
-        return architecture, [w.T for w in coefs], biases
+        """Return what coefs_ and intercepts_ make, for samples of this dtype."""
+        return chain(self.coefs_, self.intercepts_, self.activation, self.out_activation_, X_dtype)
 
     def _outputs(self, X: Any) -> Floats:
         """Return the outputs of the network for samples, an array (n, n_outputs)."""
-        given, sparse = X, scipy.sparse.issparse(X)
-        if not self._has_nothing_to_validate(X):
+        given, sparse, in_place = X, scipy.sparse.issparse(X), self._has_nothing_to_validate(X)
+        if not in_place:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False, ensure_all_finite=sparse)
-        architecture, weights, biases = self._network(X.dtype)
+        architecture, parameters = packed(self, X.dtype)
         if X.shape[1] != architecture.n_in:
             raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {architecture.n_in} rows")
-        rows = _laid_out(X, architecture.dtype)
+        rows = X if in_place and X.dtype == architecture.dtype else _laid_out(X, architecture.dtype)
         outputs = np.empty((X.shape[0], architecture.n_out), architecture.dtype)
-        nothing = np.zeros(0, architecture.dtype)
-        packed = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
 
         def doubt() -> None:
             """Refuse X as scikit-learn does, if it was not the weights that are not finite."""
@@ -466,7 +440,10 @@ class Perceptron(BaseEstimator, ABC):
             # scikit-learn 1.6 overlooks a NaN in swapped bytes; what float64 cannot hold is infinite only now
             assert_all_finite(rows, estimator_name=type(self).__name__, input_name="X")
 
-        evaluate(architecture, packed, rows, wanted={len(weights) - 1: outputs}, doubt=None if sparse else doubt)
+        evaluate(
+            architecture, parameters, rows,
+            wanted={len(architecture.sizes) - 2: outputs}, doubt=None if sparse else doubt,
+        )  # fmt: skip
         return outputs
 
     def _has_nothing_to_validate(self, X: Any) -> bool:
@@ -503,14 +480,6 @@ def is_stochastic(estimator: Perceptron) -> bool:
     return True
 
 
-@lru_cache(maxsize=64)
-def _architecture(sizes: tuple[int, ...], hidden: str, output: str, dtype: str) -> Architecture:
-    """Return the architecture for scikit-learn's names of activations."""
-    return Architecture.of(
-        sizes, hidden=ACTIVATIONS.get(hidden, hidden), output=ACTIVATIONS.get(output, output), dtype=dtype
-    )
-
-
 def _check_chain(architecture: Architecture, problem: Problem) -> None:
     """Check that arrays of an earlier fit, or of the user, go with the samples."""
     n_in, n_out = architecture.n_in, architecture.n_out
@@ -536,8 +505,18 @@ def _or_else(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
+def _samples(X: Any, dtype: Any, *, in_order: bool) -> Any:
+    """Return X, validated, as a training reads it: in place where that is no slower, and sparse as compressed rows."""
+    if scipy.sparse.issparse(X):
+        return source(X, X.shape[1], dtype)
+    # shuffled samples would take another line of the cache for each number, in each epoch
+    if not in_order and abs(X.strides[0]) < abs(X.strides[1]):
+        X = np.ascontiguousarray(X)
+    return readable(X, dtype)
+
+
 def _laid_out(X: Any, dtype: Any) -> Any:
-    """Return X, validated, as the engine reads it: in place where it lies so, and sparse as compressed rows."""
+    """Return X, validated, as an evaluation reads it: in place where it lies so, and sparse as compressed rows."""
     if scipy.sparse.issparse(X):
         return source(X, X.shape[1], dtype)
     return read_only(np.require(X, dtype, ["C", "A"]), dtype)
