@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import scipy.sparse
 from numpy.typing import NDArray
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning
@@ -45,11 +46,12 @@ class Setting:
     n: int
     parameters: Mapping[str, Any]
     floor: float
+    layout: str = "rows"
 
-    def samples(self, dtype: str) -> tuple[Array, Array]:
+    def samples(self, dtype: str) -> tuple[Any, Array]:
         """Return X and y; the same at each call."""
         X, y = DATA[self.data](self.n)
-        X = X.astype(dtype)
+        X = LAYOUTS[self.layout](X.astype(dtype))
         return X, y if self.kind == "MLPClassifier" else y.astype(dtype)
 
     def estimator(self, implementation: str, **parameters: Any) -> Any:
@@ -79,9 +81,20 @@ def curve(n: int, n_in: int) -> tuple[Array, Array]:
     return X, np.tanh(X @ rng.standard_normal(n_in))
 
 
+def thinned(X: Array) -> Any:
+    """Return X as compressed rows (CSR) with one number of twenty."""
+    return scipy.sparse.csr_array(np.where(np.random.default_rng(1).random(X.shape) < 0.05, X, 0).astype(X.dtype))
+
+
+LAYOUTS: dict[str, Callable[[Array], Any]] = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "sparse": thinned,
+}
 DATA: dict[str, Callable[[int], tuple[Array, Array]]] = {
     "images": images,
     "100 inputs": functools.partial(curve, n_in=100),
+    "400 inputs": functools.partial(curve, n_in=400),
     "10 inputs": functools.partial(curve, n_in=10),
     "two classes": lambda n: (curve(n, 20)[0], (curve(n, 20)[1] > 0).astype(int)),
 }
@@ -107,6 +120,20 @@ FITS = {
     "100 rows, one epoch": Setting("MLPClassifier", "two classes", 100, {"max_iter": 1}, 1),
     "100 rows, defaults": Setting("MLPClassifier", "two classes", 100, {"max_iter": 200}, 1),
 }  # fmt: skip
+# Where only the memory is looked at: samples that lie in other ways
+OTHER_LAYOUTS = {
+    "400-50-1 adam, columns": Setting(
+        "MLPRegressor", "400 inputs", 20_000, {"hidden_layer_sizes": (50,), "max_iter": 2}, 0, "columns"
+    ),
+    "400-50-1 adam, sparse": Setting(
+        "MLPRegressor", "400 inputs", 20_000, {"hidden_layer_sizes": (50,), "max_iter": 2}, 0, "sparse"
+    ),
+    "400-50-1 lbfgs, columns": Setting(
+        "MLPRegressor", "400 inputs", 20_000,
+        {"hidden_layer_sizes": (50,), "solver": "lbfgs", "max_iter": 5}, 0, "columns",
+    ),
+}  # fmt: skip
+REMEMBERED = {**{name: setting for name, setting in FITS.items() if setting.n > 100}, **OTHER_LAYOUTS}
 # setting -> methods that are timed; a fit of a single epoch comes first
 PREDICTIONS = {
     "784-100-100-10 adam batch 200": ("predict", "predict_proba"),
@@ -114,7 +141,7 @@ PREDICTIONS = {
     "10-16-1 adam batch 32": ("predict",),
 }
 PREDICT_FLOOR = 2
-ROWS = 10_000
+ROWS = 1000, 10_000
 
 
 @contextmanager
@@ -203,7 +230,7 @@ class FitEstimator:
 class PredictEstimator:
     """Time of a prediction, for one row and for many."""
 
-    params = (tuple(IMPLEMENTATIONS), tuple((s, m) for s, methods in PREDICTIONS.items() for m in methods), (1, ROWS))
+    params = (tuple(IMPLEMENTATIONS), tuple((s, m) for s, methods in PREDICTIONS.items() for m in methods), (1, *ROWS))
     param_names = ("implementation", "setting", "rows")
     timeout = 600
 
@@ -228,14 +255,14 @@ def assert_equal_predictions(fast: Array, plain: Array) -> None:
 class MemoryEstimator:
     """Rise of the process's memory during a second fit."""
 
-    params = (tuple(IMPLEMENTATIONS), tuple(name for name in FITS if FITS[name].n > 100))
+    params = (tuple(IMPLEMENTATIONS), tuple(REMEMBERED))
     param_names = ("implementation", "setting")
     timeout = 600
     unit = "bytes"
 
     def setup(self, implementation: str, setting: str) -> None:
-        assert_equal_fits(FITS[setting], "float32")
-        self.fit = fitting(FITS[setting], implementation, "float32")
+        assert_equal_fits(REMEMBERED[setting], "float32")
+        self.fit = fitting(REMEMBERED[setting], implementation, "float32")
         self.fit()
 
     def track_rise(self, implementation: str, setting: str) -> int:
