@@ -30,6 +30,7 @@ from fastbp import Network
 from fastbp.engine.cores import available_cores
 
 CORES = available_cores()
+PATIENCE = 5.0  # seconds until a Ctrl-C counts as lost
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,39 @@ def measurement(function: Measurement) -> Measurement:
 
 @measurement
 def interrupts() -> Iterator[Claim]:
-    """Latency from SIGINT to the KeyboardInterrupt that leaves `fit`, at random moments."""
+    """Latency from SIGINT to the KeyboardInterrupt that leaves `fit`, at random moments, once the kernels are there."""
     rng, X, y = np.random.default_rng(0), *mnist_like(20_000)
     for sizes, batch_size in [([784, 30, 10], 10), ([784, 512, 512, 10], 128)]:
-        seconds = []
-        for _ in range(200):
-            network = Network(sizes, output="softmax", seed=0)
-            sent, delay = [], rng.uniform(0, 0.15)
-
-            def send(sent: list[float] = sent, delay: float = delay) -> None:
-                time.sleep(delay)
-                sent.append(time.perf_counter())
-                signal.raise_signal(signal.SIGINT)
-
-            sender = threading.Thread(target=send)
-            try:
-                sender.start()
-                network.fit(X, y, epochs=10**6, batch_size=batch_size, verbose=False)
-            except KeyboardInterrupt:
-                seconds.append(time.perf_counter() - sent[0])
-            sender.join()
+        Network(sizes, output="softmax", seed=0).fit(X[:500], y[:500], batch_size=batch_size, verbose=False)
+        seconds = [latency(sizes, batch_size, X, y, rng.uniform(0, 0.15)) for _ in range(200)]
         worst = f"the longest of {len(seconds)}: {1e3 * max(seconds):.1f} ms"
         what = f"Ctrl-C in a fit of {'-'.join(map(str, sizes))}, 99 of 100 within"
         yield Claim(what, 1e3 * float(np.quantile(seconds, 0.99, method="higher")), 100, "ms", worst)
+
+
+def latency(sizes: list[int], batch_size: int, X: np.ndarray, y: np.ndarray, delay: float) -> float:
+    """Return the seconds from a SIGINT, sent `delay` after the start, to the end of an endless fit.
+
+    A signal that is lost (Python prints and forgets what is raised in a `__del__`) counts, and is sent again.
+    """
+    network, sent, ended = Network(sizes, output="softmax", seed=0), [], threading.Event()
+
+    def send() -> None:
+        time.sleep(delay)
+        while not ended.is_set():
+            sent.append(time.perf_counter())
+            signal.raise_signal(signal.SIGINT)
+            ended.wait(PATIENCE)
+
+    sender = threading.Thread(target=send)
+    try:
+        sender.start()
+        network.fit(X, y, epochs=10**6, batch_size=batch_size, verbose=False)
+    except KeyboardInterrupt:
+        taken = time.perf_counter() - sent[0]
+    ended.set()
+    sender.join()
+    return taken
 
 
 @measurement

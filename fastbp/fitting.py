@@ -98,9 +98,9 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def exclusive(network: Learner) -> Iterator[None]:
+def exclusive(network: Learner, claim: _Claim | None = None) -> Iterator[None]:
     """Hold the claim on a network. Raises RuntimeError where another thread holds it, or this one already."""
-    claim = _Claim(network, threading.get_ident())
+    claim = claim or _Claim(network, threading.get_ident())
     try:  # an interrupt may come between any two steps
         if _claims.setdefault(id(network), claim) is not claim:
             raise RuntimeError(
@@ -168,23 +168,29 @@ def fit(
     schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
     _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
 
-    with exclusive(network):
-        chosen = np.arange(len(samples) - n_held_out)
-        if n_held_out:
-            drawn = network._rng.permutation(len(samples))
-            chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
-            measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
-            validation = measured, wanted.take(held_out)
-        data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
-        if isinstance(rule, LBFGS):
-            return _minimize(network, data, rule, watchers, publishes=bool(callbacks))
-        remembered = OptimizerState.fresh(rule)
-        if resume and network._optimizer is not None:
-            remembered = network._optimizer.handed_to(rule)
-        batch_size = min(batch_size, len(chosen))
-        return _descend(
-            network, data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
-        )
+    claim = _Claim(network, threading.get_ident())
+    try:
+        with exclusive(network, claim):
+            chosen = np.arange(len(samples) - n_held_out)
+            if n_held_out:
+                drawn = network._rng.permutation(len(samples))
+                chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
+                measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
+                validation = measured, wanted.take(held_out)
+            data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
+            if isinstance(rule, LBFGS):
+                return _minimize(network, data, rule, watchers, publishes=bool(callbacks))
+            remembered = OptimizerState.fresh(rule)
+            if resume and network._optimizer is not None:
+                remembered = network._optimizer.handed_to(rule)
+            batch_size = min(batch_size, len(chosen))
+            return _descend(
+                network, data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
+            )
+    except KeyboardInterrupt:  # a second one may have come where the claim was about to be given back
+        if _claims.get(id(network)) is claim:
+            del _claims[id(network)]
+        raise
 
 
 def _descend(

@@ -209,6 +209,79 @@ def test_two_interrupts(cases: Cases, tmp_path: Path) -> None:
     cases.count(12, run(code, tmp_path))
 
 
+@pytest.mark.hazard("interrupt", "a second SIGINT at each step of what Python does after the first")
+def test_the_second_interrupt_at_each_step(cases: Cases, tmp_path: Path) -> None:
+    """The network has the bits of the mini-batches that were completed; no thread and no claim is left."""
+    code = """
+        import fastbp.fitting as fitting
+
+        def attempt(k):
+            '''Send a second SIGINT at the k-th call, or return of one; whether there are so many.'''
+            seen, steps, runs = [], 0, []
+
+            def step(frame, event, arg):
+                nonlocal steps
+                if event in ("call", "c_return"):  # where Python looks for signals
+                    steps += 1
+                    if steps == k:
+                        seen.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {event}")
+                        sys.setprofile(None)
+                        signal.raise_signal(signal.SIGINT)
+
+            def first(*_):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                sys.setprofile(step)
+                raise KeyboardInterrupt
+
+            def send():
+                while not (runs and runs[0].steps):
+                    time.sleep(1e-3)
+                signal.pthread_kill(main, signal.SIGINT)
+
+            class Run(engine_run):
+                def __init__(self, *arguments, **options):
+                    super().__init__(*arguments, **options)
+                    runs.append(self)
+
+            fitting.Run = Run
+            network = make()
+            thread = threading.Thread(target=send)
+            thread.start()
+            signal.signal(signal.SIGINT, first)
+            try:
+                network.fit(X, y, epochs=10**6, n_threads=2, verbose=False, **train)
+            except KeyboardInterrupt:
+                sys.setprofile(None)
+            thread.join()
+            assert threading.active_count() == 1, (seen, threading.enumerate())
+            assert not fitting._claims, seen
+            epochs, rest = divmod(runs[0].steps, 400)
+            fitting.Run = engine_run
+            other = make()
+            other.fit(X, y, epochs=epochs, n_threads=1, verbose=False, **train)
+            if rest:
+                rows = slice(rest * batch_size)
+                other.partial_fit(X[rows], y[rows], n_threads=1, **train)
+            for one in network, other:
+                one.partial_fit(X, y, **train)
+            assert all((a == b).all() for a, b in zip(network.weights, other.weights)), (seen, epochs, rest)
+            return bool(seen)
+
+        engine_run, tried, failures = fitting.Run, 0, []
+        for k in range(1, 200, 7):
+            try:
+                if not attempt(k):
+                    break
+            except AssertionError:
+                failures.append(traceback.format_exc())
+            tried += 1
+        print(json.dumps([tried, failures]))
+    """
+    tried, failures = run(code, tmp_path)
+    assert tried > 5
+    cases.count(tried, tried - len(failures), "\n".join(failures))
+
+
 @pytest.mark.hazard("interrupt", "SIGINT in a long predict")
 def test_an_interrupted_predict(cases: Cases, tmp_path: Path) -> None:
     code = """
