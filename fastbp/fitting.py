@@ -156,9 +156,8 @@ def fit(
     classify = classifies(a, wanted)
     n_held_out = _held_out(validation_fraction, len(samples), validation_data)
     if n_held_out or epochs == 0 or isinstance(rule, LBFGS):
-        check_trusted(
-            samples
-        )  # otherwise all of them are met in the first epoch, where a number that is lost shows them
+        # otherwise all of them are met in the first epoch, where a number that is lost shows them
+        check_trusted(samples)
     validation = None
     if validation_data is not None:
         X_validation, y_validation = pair(validation_data, "validation_data", "(X, y)")
@@ -187,7 +186,7 @@ def fit(
             return _descend(
                 network, data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
             )
-    except KeyboardInterrupt:  # a second one may have come where the claim was about to be given back
+    except BaseException:  # a second signal may have come where the claim was about to be given back
         if _claims.get(id(network)) is claim:
             del _claims[id(network)]
         raise

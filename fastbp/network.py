@@ -262,8 +262,8 @@ class Network:
         verbose : bool, optional
             Show a progress bar; None shows one on a terminal and in notebooks.
         n_threads : int, optional
-            Threads that compute; None, or more than there are cores, takes as many as the work repays. The result does
-            not depend on it.
+            Threads that compute; None takes as many as the work repays, as does more than there are cores. The result
+            does not depend on it.
 
         Returns
         -------

@@ -58,7 +58,7 @@ class Published:
         if dtype is self._dtype:
             outputs, doubtful = self.evaluator.outputs_of_few(self.packed(), X)
         elif dtype is _FLOAT64:
-            with np.errstate(over="ignore"):  # shows as an infinity
+            with np.errstate(all="ignore"):  # what is too large shows as an infinity
                 outputs, doubtful = self.evaluator.outputs_of_few(self.packed(), X)
         else:
             return None

@@ -48,7 +48,8 @@ class Plan:
     batch_size : int
         At most n_samples; the last mini-batch of an epoch may be shorter.
     order : callable
-        Called once an epoch, in order; returns the order of its samples, int64 (n_samples,).
+        Called once an epoch, in order, for some while those before are computed; returns the order of the epoch's
+        samples, int64 (n_samples,).
     rates : callable
         (first, epochs) -> the learning rates, float64, of the optimizer's steps first + 1, first + 2, ..., which belong
         to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after

@@ -6,6 +6,7 @@ the network is as after some completed mini-batch, and goes on from there.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 from cases import Cases
 
 import fastbp
-from fastbp.engine import run, team
+from fastbp.engine import evaluation, run, team
 
 N, BATCH, EPOCHS = 240, 40, 2
 STEPS = EPOCHS * N // BATCH
@@ -252,6 +253,58 @@ def test_a_failing_entry(cases: Cases, walk: Walk, monkeypatch: pytest.MonkeyPat
     assert every(cases, walk, failing, Failed, "entry", n_threads=1) == {0, 3, 6, 9, STEPS}
 
 
+@pytest.mark.hazard("failure", "the k-th entry in any other call raises, for every k")
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("name", ["predict", "activations", "loss", "gradients"])
+def test_a_call_whose_entry_raises(
+    cases: Cases, walk: Walk, monkeypatch: pytest.MonkeyPatch, name: str, n_threads: int
+) -> None:
+    """The other workers end, and the next call has the right bits."""
+    for module, limit in (run, "WORK_IN_CALLER"), (evaluation, "WORK_PER_INTERRUPT"):
+        monkeypatch.setattr(module, limit, 0)  # even one worker has a thread
+    X, y = np.tile(walk.X, (20, 1)), np.tile(walk.y, 20)  # several pieces
+
+    def ask(network: fastbp.Network) -> bytes:
+        arguments = (X, y) if name in ("loss", "gradients") else (X,)
+        return pickle.dumps(getattr(network, name)(*arguments, n_threads=n_threads))
+
+    @contextmanager
+    def failing(k: int) -> Iterator[list[int]]:
+        failed: list[int] = []
+        count = iter(range(10**6))
+
+        def patched(kernel: Any) -> Any:
+            def sometimes(*arguments: Any) -> Any:
+                if next(count) == k:
+                    failed.append(k)
+                    raise Failed
+                return kernel(*arguments)
+
+            return sometimes
+
+        with monkeypatch.context() as context:
+            for module, kernel in (run, "train_kernel"), (evaluation, "evaluate_kernel"):
+                context.setattr(module, kernel, patched(getattr(module, kernel)))
+            yield failed
+
+    wanted = ask(walk.network())
+    for k in range(100):
+        network = walk.network()
+        with cases.one(f"{name}, {n_threads} threads, k = {k}"):
+            raised = False
+            with failing(k) as failed:
+                try:
+                    ask(network)
+                except Failed:
+                    raised = True
+            assert raised == bool(failed)
+            assert ask(network) == wanted
+            assert walk.check(network) == 0
+        if not failed:
+            assert k >= n_threads, "each worker has an entry"
+            return
+
+
 # Callbacks
 
 
@@ -304,7 +357,8 @@ def test_a_callback_raises(cases: Cases, walk: Walk, hook: str) -> None:
 
 # Memory
 
-MAKERS = ["array", "asarray", "ascontiguousarray", "zeros", "zeros_like", "empty", "arange", "concatenate"]
+MAKERS = ["array", "asarray", "ascontiguousarray", "zeros", "zeros_like", "empty", "arange", "concatenate", "full"]
+MAKERS += ["repeat", "diff", "vstack", "cumsum", "append"]
 METHODS = {"copy", "astype", "all", "any", "mean", "argmax"}
 
 

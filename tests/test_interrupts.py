@@ -122,7 +122,6 @@ FITS = """
         return measured[key]
 
     made, aborted_at, measured = [], [], {}
-    fastbp.engine.run.WORK_IN_CALLER = 0  # every mini-batch has a team
 
     def digest(network):
         return b"".join(array.tobytes() for array in (*network.weights, *network.biases))
@@ -130,17 +129,20 @@ FITS = """
     def check(i, rng):
         global made, aborted_at
         made, aborted_at = [], []
+        in_caller = i >= 200  # who computes whole epochs of few samples himself, and has his turn between them
+        fastbp.engine.run.WORK_IN_CALLER = 10**9 if in_caller else 0  # else every mini-batch has a team
         sizes = [(64, 40, 10), (64, 10), (64, 3, 5, 10), (64, 150, 10)][i % 4]
-        n = int(rng.integers(1, 4000))
+        n = int(rng.integers(1, 100 if in_caller else 4000))
         batch_size = int(rng.choice([1, 7, 10, 64, 256, 4000], p=[0.1, 0.2, 0.2, 0.2, 0.2, 0.1]))
-        n_threads, shuffle = [1, 2, 5][i % 3], bool(i % 2)
+        n_threads, shuffle = [1, None][i // 4 % 2] if in_caller else [1, 2, 5][i % 3], bool(i % 2)
         optimizer = [fastbp.SGD(0.01), fastbp.Adam(1e-3), fastbp.SGD(0.01, 0.9)][i // 3 % 3]
         rows, classes = X[:n], y[:n]
         options = dict(batch_size=batch_size, optimizer=optimizer)
         after = rng.uniform(0, 4e-3) if rng.random() < 0.4 else rng.uniform(0, 30e-3)
         network = make(sizes)
         begin = lambda: network.fit(
-            rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False, **options
+            rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False,
+            callbacks=[fastbp.Callback()] * in_caller, **options
         )
         assert Interrupt(after, to_any_thread=i % 5 == 0).end(begin), "it was not interrupted"
         teams, aborts = made[:], aborted_at[:]
@@ -168,7 +170,7 @@ FITS = """
         for one in network, other:
             one.partial_fit(rows[::-1], classes[::-1], shuffle=False, n_threads=n_threads, **options)
         assert digest(network) == digest(other), "the optimizer does not go on"
-        return bool(aborts) and steps > 0
+        return (in_caller or bool(aborts)) and steps > 0
 
     rng = np.random.default_rng(3)
     tried = held = midst = 0
@@ -188,6 +190,15 @@ FITS = """
 def test_interrupted_fits(cases: Cases, tmp_path: Path) -> None:
     """The weights are those of a completed mini-batch, no thread is left, and the network trains on as if none was."""
     tried, held, in_the_midst, failures = run(FITS, tmp_path)
+    cases.count(tried, held, "\n".join(failures))
+    assert in_the_midst >= tried / 4
+
+
+@pytest.mark.hazard("interrupt", "SIGINT at random moments of fits that the caller computes: to the bit")
+def test_interrupted_fits_without_a_team(cases: Cases, tmp_path: Path) -> None:
+    """Small mini-batches have no thread of their own: an interrupt is felt between two of the caller's portions."""
+    assert FITS.count("range(200)") == 1
+    tried, held, in_the_midst, failures = run(FITS.replace("range(200)", "range(200, 230)"), tmp_path)
     cases.count(tried, held, "\n".join(failures))
     assert in_the_midst >= tried / 4
 

@@ -645,6 +645,7 @@ FORK = """
 
 
 @posix
+@pytest.mark.hazard("processes", "fork while another thread is in the compiler; grandchildren that compile")
 @pytest.mark.parametrize("work", ["compile_until_stopped", "assemble_until_stopped"])
 def test_fork_while_another_thread_is_in_the_compiler(package: Package, work: str) -> None:
     ignore = "import warnings; warnings.filterwarnings('ignore', '.*fork', DeprecationWarning)\n"  # of Python 3.12

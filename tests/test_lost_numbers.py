@@ -94,7 +94,7 @@ def test_a_weight_overflows(at, rule, limit, dtype, monkeypatch):
 
 @pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")
 @pytest.mark.parametrize("limit", [None, 2])
-@pytest.mark.parametrize("at", [0, 3, 4, 9, 13])
+@pytest.mark.parametrize("at", [0, 3, 4, 9, 13, 28])
 def test_the_loss_is_lost(at, limit, monkeypatch):
     """Both weights become -2e38, which is a number, but the next output is their sum, which is none."""
     if limit:
@@ -113,6 +113,26 @@ def test_the_loss_is_lost(at, limit, monkeypatch):
         expected.fit(inputs, targets, epochs=epoch, **options_of("sgd", Spike(at, 2e38, 1e-9)))
         assert bits(network) == bits(expected)
         assert (network.weights[0] < -1e38).all() == (minibatch == 0)
+
+
+@pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_very_first_loss_is_lost(rule, value):
+    """The weights are numbers, but the first output is none: an infinity, or the difference of two."""
+
+    def start():
+        if value == "inf":
+            return Network([2, 1], output="identity", bias=False, init=[([[3e38, 3e38]], None)])
+        init = [([[3e38, 3e38], [-3e38, -3e38]], None), ([[1.0, 1.0]], None)]
+        return Network([2, 2, 1], hidden="identity", output="identity", bias=False, init=init)
+
+    network, inputs, targets = start(), np.ones((23, 2), np.float32), np.zeros((23, 1), np.float32)
+    with pytest.raises(FloatingPointError, match=f"the loss became {value} in epoch 0, mini-batch 0 .*learning rate"):
+        network.fit(inputs, targets, epochs=6, **options_of(rule, 0.01))
+    assert bits(network) == bits(start())
+    assert network._optimizer.step == 0
+    assert not any(np.any(w) for weights, _ in network._optimizer.slots for w in weights), "the optimizer's state"
 
 
 @pytest.mark.hazard("non-finite", "a weight or the loss overflows in the first, a middle, the last mini-batch")

@@ -222,6 +222,32 @@ def test_the_global_generator_is_neither_used_nor_changed():
     assert np.random.get_state()[1].tobytes() == before  # noqa: NPY002
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5, 6, 7, 12, 30])
+def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs):
+    """Where a core is left, the caller draws while a thread computes: neither more orders nor others, however often."""
+    ahead = []
+    draw_ahead = fastbp.training._Loop.draw_ahead
+
+    def counting(self):
+        before = len(self.drawn)
+        draw_ahead(self)
+        ahead.append(len(self.drawn) - before)
+
+    monkeypatch.setattr(fastbp.training._Loop, "draw_ahead", counting)
+    monkeypatch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)
+    monkeypatch.setattr(fastbp.engine.run, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(fastbp.engine.run, "share_of", lambda n: n)
+    monkeypatch.setattr(fastbp.training, "CHUNK_MINIBATCHES", 30)  # five epochs
+    networks = make(), make()
+    for network, n_threads in zip(networks, (None, 1), strict=True):
+        for part in (epochs, 2):
+            network.fit(X, Y, epochs=part, batch_size=10, verbose=False, n_threads=n_threads)
+        assert sum(ahead) == max(0, epochs - 5), "only beside one thread that was not asked for"
+    for one, two in zip(networks[0].weights, networks[1].weights, strict=True):
+        assert one.tobytes() == two.tobytes()
+    assert networks[0]._rng.bit_generator.state == networks[1]._rng.bit_generator.state
+
+
 def test_the_order_of_samples_is_drawn_anew_for_each_epoch():
     orders = []
     run_minibatches = Run.minibatches

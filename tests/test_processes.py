@@ -197,6 +197,7 @@ def test_forks_while_kernels_are_loaded(cases: Cases, tmp_path: Path, wanted: li
 def test_forks_while_kernels_are_compiled(cases: Cases, tmp_path: Path) -> None:
     program = (FORKS + FIRST).replace("WANTED", repr([trained(0), trained(1)])).replace("DELAYS", "[0.4]")
     program = program.replace("import candidate, result", "import candidate, trained as result")
+    program = program.replace("assert forked_in_time or delay > 0.05", "assert forked_in_time")  # it takes seconds
     cases.count_in_child(tmp_path, program, options=WARNED, FASTBP_CACHE_DIR=str(tmp_path / "cold"))
 
 

@@ -21,7 +21,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import fastbp.sklearn
-from fastbp.engine.run import Run, layout_of
+from fastbp.engine.evaluation import layout_of
+from fastbp.engine.run import Run
 from fastbp.history import History, TrainingState
 from fastbp.sklearn import MLPClassifier, MLPRegressor, perceptron
 from fastbp.sklearn.chain import KEPT, architecture_of, packed

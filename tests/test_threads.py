@@ -283,6 +283,31 @@ def test_results_do_not_depend_on_refusals(
 # Interrupts
 
 
+def test_what_the_caller_does_meanwhile() -> None:
+    """It is done beside the team; what it raises is returned, and no thread is left."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def task(words: Array, worker: int, n_workers: int) -> int:
+        begun.set()
+        assert may_end.wait(60)
+        return 7
+
+    def meanwhile() -> None:
+        assert begun.wait(60)
+        may_end.set()
+
+    def fails() -> None:
+        meanwhile()
+        raise ZeroDivisionError
+
+    assert run_team(task, 2, meanwhile=meanwhile) == (7, None)
+    begun.clear(), may_end.clear()
+    completed, error = run_team(task, 2, meanwhile=fails)
+    assert completed == 7
+    assert isinstance(error, ZeroDivisionError)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbp")]
+
+
 class Interrupted(BaseException):
     pass
 
@@ -418,6 +443,32 @@ def test_the_mode_after_an_error(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
                 network.fit(problem.X, problem.y, epochs=500, optimizer=fastbp.SGD(1e4), verbose=False)
         assert subnormals_count()
         assert np.isfinite(network.weights[0]).all()
+
+
+@pytest.mark.hazard("denormals", "the mode after an error")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mode_in_and_after_a_callback_that_raises(dtype: str, n_threads: int) -> None:
+    """A callback is the user's code: it sees the user's mode."""
+    problem = draw(np.random.default_rng(42), [9, 3], 40, dtype=dtype)
+    network, modes = problem.network(), []
+
+    class Raise(fastbp.Callback):
+        def on_progress(self, state: Any) -> None:
+            modes.append(subnormals_count())
+
+        def on_epoch_end(self, state: Any) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        network.fit(problem.X, problem.y, batch_size=4, callbacks=[Raise()], verbose=False, n_threads=n_threads)
+    assert modes
+    assert all(modes)
+    assert subnormals_count()
+    for call in network.fit, network.loss, network.gradients:
+        with pytest.raises(ValueError, match="X has shape"):
+            call(problem.X[:, 1:], problem.y, n_threads=n_threads)
+        assert subnormals_count()
 
 
 @pytest.mark.hazard("denormals", "subnormal numbers count as zero in every thread")

@@ -202,7 +202,7 @@ class Evaluator:
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
                 doubtful = evaluate_kernel(weights, calls[0], n)
             else:
-                doubtful = _by_team(weights, calls, n)
+                doubtful = _by_team(weights, calls, n, kept_alive=(team, layers, X, y, wanted, report))
             if kept is not None:
                 self._give_back(kept)
         if doubtful and doubt is not None:
@@ -230,13 +230,16 @@ class Evaluator:
         return call
 
 
-def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int) -> int:
-    """Let a team share the samples; each worker has a call, and a workspace, of its own."""
+def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, kept_alive: object) -> int:
+    """Let a team share the samples; each worker has a call, and a workspace, of its own.
+
+    A worker keeps alive what the addresses in its call lie in: nobody knows when the caller is interrupted.
+    """
     piece = round_up(-(-n // (len(calls) * _PIECES_PER_WORKER)), _TILE)
     doubtful = [0] * len(calls)
 
     def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
-        call = calls[worker]
+        call, _ = calls[worker], kept_alive
         call[word.TEAM], call[word.PIECE] = words.ctypes.data, min(piece, call[word.PIECE])
         doubtful[worker] = evaluate_kernel(weights, call, n)
         return 0

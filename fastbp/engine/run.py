@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import Call, Choice, available_cores, is_open, n_workers_for, share_of
-from fastbp.engine.evaluation import Source, evaluate, layout_of, multiply_adds
+from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, share_of
+from fastbp.engine.evaluation import Source, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
@@ -23,7 +23,7 @@ from fastbp.kernels.minibatch import train as train_kernel
 from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
-__all__ = ["Run", "divisors", "evaluate", "layout_of", "scales"]
+__all__ = ["Run", "divisors", "scales"]
 
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds that take as long as the update of a weight which no cache holds
@@ -212,7 +212,7 @@ class Run:
         its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
         are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.
 
-        Where a core is left, `meanwhile` is called while the others compute.
+        Where the number of threads leaves a core, `meanwhile` is called while they compute.
         """
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
         if self.work * len(steps) <= WORK_IN_CALLER and (self._shares or self.n_workers == 1):
@@ -224,8 +224,8 @@ class Run:
                 task = self._train(order, starts[begin : end + 1], steps[begin:end], self.report[begin:end])
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
-                beside = meanwhile if n_workers < available_cores() else None
-                _, error = run_team(task, n_workers, meanwhile=beside)
+                has_core = self._shares and end == len(steps) and n_workers < share_of(get_num_threads())
+                _, error = run_team(task, n_workers, meanwhile=meanwhile if has_core else None)
                 if error is not None:
                     raise error
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)

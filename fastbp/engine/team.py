@@ -1,7 +1,8 @@
 """The team: the threads of one call. They are started, joined and, when anything goes wrong, aborted here.
 
 Threads live inside one call and share nothing with any other: no global pool that a fork would lose or two callers
-would fight for. The caller only waits, so that Ctrl-C works while they compute.
+would fight for. The caller waits, at most
+with something else to do meanwhile, so that Ctrl-C works while they compute.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def run_team(
         words[ABORT] = 1
         try:
             _join(workers)
-        except KeyboardInterrupt:  # another Ctrl-C, before or after it could wait again
+        except BaseException:  # another signal, before or after it could wait again: nothing may outrun the threads
             _join(workers)
         error = interruption.with_traceback(None)  # its frames would keep the threads
         refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import Run, divisors, evaluate, layout_of, scales
+from fastbp.engine.evaluation import evaluate, layout_of
+from fastbp.engine.run import Run, divisors, scales
 from fastbp.kernels.layers import ETA, PENALTY, SCALE, STEP_COLUMNS
 from fastbp.nielsen.perceptron import Perceptron
 from fastbp.nielsen.samples import SHUFFLES, Samples, Shuffle

@@ -6,7 +6,7 @@ that they were made of: whoever writes into those, or replaces them, gets others
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import layout_of
+from fastbp.engine.evaluation import layout_of
 from fastbp.kernels.layers import Parameters
 
 __all__ = ["chain", "packed"]
@@ -99,13 +99,16 @@ def packed(estimator: Any, X_dtype: Any) -> tuple[Architecture, Parameters]:
     """
     coefs, intercepts = estimator.coefs_, estimator.intercepts_
     asked = estimator.activation, estimator.out_activation_, X_dtype
-    kept = _kept.get(estimator)
-    if kept is not None and kept.asked == asked and kept.is_of([*coefs, *intercepts]):
-        return kept.architecture, kept.parameters
-    arrays = [np.array(array) for array in (*coefs, *intercepts)]
+    arrays = [*coefs, *intercepts]
+    keeps = isinstance(estimator, Hashable) and sum(np.size(array) for array in arrays) <= KEPT
+    if keeps:
+        kept = _kept.get(estimator)
+        if kept is not None and kept.asked == asked and kept.is_of(arrays):
+            return kept.architecture, kept.parameters
+        arrays = [np.array(array) for array in arrays]
     architecture, weights, biases = chain(arrays[: len(coefs)], arrays[len(coefs) :], *asked)
     nothing = np.zeros(0, architecture.dtype)
     parameters = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
-    if len(parameters.weights) <= KEPT:
+    if keeps:
         _kept[estimator] = _Kept(asked, arrays, architecture, parameters)
     return architecture, parameters

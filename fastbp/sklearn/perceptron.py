@@ -29,7 +29,8 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from fastbp.architecture import Architecture
-from fastbp.engine.run import Run, evaluate
+from fastbp.engine.evaluation import evaluate
+from fastbp.engine.run import Run
 from fastbp.history import History, TrainingState
 from fastbp.inputs import read_only, readable, source
 from fastbp.lbfgs import minimize

@@ -125,7 +125,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     The number of threads adapts to the work, the machine and what joblib leaves; `fastbp.set_num_threads` limits it.
     The numbers do not depend on it.
 
-    Samples are read where they lie, in any order, with these exceptions: X whose columns are contiguous is copied to
+    `fit` reads samples where they lie, in any order, with these exceptions: X whose columns are contiguous is copied to
     rows where samples are shuffled (in order of columns each epoch would take longer than the copy), and of a sparse X
     the places of the numbers are copied, lest somebody change them meanwhile.
 
