@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import numpy as np
 import pytest
 from cases import Cases
+
+import fastbp
 
 WATCHDOG = 300  # seconds; a quiet machine takes some ten
 
@@ -291,6 +296,56 @@ def test_the_second_interrupt_at_each_step(cases: Cases, tmp_path: Path) -> None
     tried, failures = run(code, tmp_path)
     assert tried > 5
     cases.count(tried, tried - len(failures), "\n".join(failures))
+
+
+def start_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Return a fit by a team of three."""
+    monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
+    network, X, y = fastbp.Network([6, 5, 3], seed=0), np.ones((40, 6), np.float32), np.arange(40) % 3
+    return lambda: network.fit(X, y, epochs=3, batch_size=4, n_threads=3, verbose=False)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_an_interrupt_that_trips_the_start_of_a_thread(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    """threading then says that a lock is not locked; that is no refusal of the k-th thread, but Ctrl-C."""
+    begin, starts = start_of_a_fit(monkeypatch), iter(range(10**6))
+    start = threading.Thread.start
+
+    def tripped(thread: threading.Thread) -> None:
+        start(thread)
+        if next(starts) == k:
+            lock = threading.Lock()
+            try:
+                raise KeyboardInterrupt
+            finally:
+                lock.release()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", tripped)
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+    assert threading.active_count() == 1
+    begin()
+
+
+def test_a_refused_thread_where_an_interrupt_is_dealt_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who trains on after Ctrl-C gets one thread where three are refused, not the same Ctrl-C again."""
+    begin, refused = start_of_a_fit(monkeypatch), []
+    start = threading.Thread.start
+
+    def refusing(thread: threading.Thread) -> None:
+        if not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refusing)
+            begin()
+    assert refused
 
 
 @pytest.mark.hazard("interrupt", "SIGINT in a long predict")

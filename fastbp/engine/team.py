@@ -110,6 +110,7 @@ def run_team(
     MemoryError
         There is none even for the little that a team needs; the task was not called.
     """
+    before = sys.exc_info()[1]
     words = aligned_zeros(TEAM_WORDS, np.int64)
     workers = [_Worker(task, words, worker, n_workers) for worker in range(n_workers)]
     error: BaseException | None = None
@@ -125,8 +126,9 @@ def run_team(
                     words[ABORT] = 1
         for worker in workers:
             worker.join()
-    except BaseException as interruption:
+    except BaseException as caught:
         words[ABORT] = 1
+        interruption = _interrupt_behind(caught, before)
         try:
             _join(workers)
         except BaseException:  # another signal, before or after it could wait again: nothing may outrun the threads
@@ -140,6 +142,15 @@ def run_team(
     raised = [worker.error for worker in workers if worker.error is not None]
     _ended.extend(worker for worker in workers if worker.error is None)
     return min(worker.completed for worker in workers), error or (raised[0] if raised else None)
+
+
+def _interrupt_behind(error: BaseException, before: BaseException | None) -> BaseException:
+    """Return the KeyboardInterrupt that an error hides, unless that was being handled before; else the error.
+
+    Interrupted at the wrong moment, to wait for a thread's start ends with a RuntimeError about an unlocked lock.
+    """
+    context = error.__context__
+    return context if isinstance(context, KeyboardInterrupt) and context is not before else error
 
 
 def _check_room() -> None:
