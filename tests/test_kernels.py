@@ -398,29 +398,6 @@ def test_rows_a_power_of_two_apart(n_in: int, dtype: str, n_threads: int) -> Non
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_hidden", [1, 15, 16, 31, 80, 161])
-@pytest.mark.parametrize("m", [1, 33, 257, 1025])
-def test_an_only_neuron_learns_like_the_first_of_two(m: int, n_hidden: int, dtype: str) -> None:
-    """Its gradient is computed along its inputs, theirs in tiles: to the same bits, over tails, blocks and slabs."""
-    rng = np.random.default_rng(m)
-    X, y = rng.standard_normal((m, 3)).astype(dtype), rng.standard_normal((m, 2)).astype(dtype)
-    layers = [
-        (rng.standard_normal((n_hidden, 3)), rng.standard_normal(n_hidden)),
-        (rng.standard_normal((2, n_hidden)), [0.5, 1]),
-    ]
-    gradients, trained = [], []
-    for n_out in (1, 2):
-        init = [layers[0], (layers[1][0][:n_out], layers[1][1][:n_out])]
-        network = fastbp.Network([3, n_hidden, n_out], hidden="tanh", output="identity", init=init, dtype=dtype)
-        w, b = network.gradients(X, y[:, :n_out])
-        gradients.append((w[1][0], b[1][0]))
-        network.fit(X, y[:, :n_out], batch_size=m, l2=0.5, optimizer="adam", shuffle=False, verbose=False)
-        trained.append((network.weights[1][0], network.biases[1][0]))
-    for one, two in (gradients, trained):
-        assert all(same_bits(got, wanted) for got, wanted in zip(one, two, strict=True))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("m", [1, 7, 33, 300])
 def test_each_row_for_itself(m: int, dtype: str) -> None:
     """A sample has the same activations, to the bit, alone and among others, in any order."""

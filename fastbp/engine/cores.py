@@ -21,9 +21,9 @@ __all__ = [
     "share_of",
 ]
 
-# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
-# that surely do.
-WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
+# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), that do
+# where no neighbour is busy, and that surely do.
+WORK_PER_THREAD, LIKELY_WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 200_000, 2_000_000
 # Multiply-adds of a trial of a number of threads: about a millisecond
 WORK_PER_TRIAL = 50_000_000
 # Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
@@ -230,4 +230,4 @@ class Choice:
     def _best(self, most: int) -> int:
         if 1 in self._seconds and most in self._seconds:
             return most if self._seconds[most] < _GAIN * self._seconds[1] else 1
-        return min(most, max(1, int(self._work // (SURE_WORK_PER_THREAD // 2))))
+        return min(most, max(1, int(self._work // LIKELY_WORK_PER_THREAD)))

@@ -43,14 +43,14 @@ def workspace(
     for layer in layers:
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
-    tiles = STRIP * rows_of(1) * layout.lanes
+    tile = max(rows_of(2) * 2, rows_of(1)) * layout.lanes
     strip_size = round_up(rows * STRIP * rows_of(2), CACHE_LINE // layout.dtype.itemsize) if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
         a=aligned_zeros(place + slack, layout.dtype),
         delta=aligned_zeros(place + slack if deltas else 0, layout.dtype),
-        scratch=aligned_zeros(n_workers * tiles, layout.dtype),
+        scratch=aligned_zeros(n_workers * tile, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
         strip_size=strip_size,
         index=np.arange(rows, dtype=np.int64),

@@ -30,19 +30,7 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
-from fastbp.kernels.simd import (
-    fma,
-    lanes,
-    load,
-    load16,
-    outline,
-    prefetch,
-    spread16,
-    store,
-    store_rounded,
-    wide_zeros,
-    widen,
-)
+from fastbp.kernels.simd import lanes, load, outline, prefetch, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
 from fastbp.kernels.updates import update, update_many
@@ -51,12 +39,6 @@ from fastbp.kernels.updates import update, update_many
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile of parameters meanwhile
-
-
-@jit
-def scratch_size(p):
-    """Elements of a worker's scratch: the narrow tiles of a strip."""
-    return STRIP * n_rows(NARROW_TILE, p) * n_columns(NARROW_TILE, p)
 
 
 @inlined
@@ -73,29 +55,6 @@ def weight_gradient(shape, x, x_index, x_stride, k, n_in, delta, stride, m, fres
         if first > 0 or not fresh:
             tile = add(load_tile(shape, sums), tile)
         store_tile(sums, tile)
-
-
-@jit
-def single_gradient(x, x_stride, k, rows, n_in, delta, stride, m, fresh, sums, columns, terms):
-    """`weight_gradient` of a layer's only neuron for `rows` inputs from k on, whose lanes are 16 inputs: sums[k, 0].
-
-    The rows of x follow each other, and may be read up to a whole logical vector; terms has room for 16 numbers.
-    """
-    for row in range(0, rows if fresh else 0, n_rows(NARROW_TILE, x)):
-        store_tile(sums + row * columns, zeros(NARROW_TILE, x))
-    for k_here in range(k, min(k + rows, n_in), 16):
-        here, live = sums + (k_here - k) * columns, min(16, k + rows - k_here, n_in - k_here)
-        for r in range(live):
-            terms[r] = here[r * columns]
-        total = load16(terms)
-        for first in range(0, m, BLOCK):
-            block = spread16(x, 0.0)
-            for i in range(first, min(first + BLOCK, m)):
-                block = fma(load16(x + (i * x_stride + k_here)), spread16(x, delta[i * stride]), block)
-            total = block if fresh and first == 0 else total + block
-        store(terms, total)
-        for r in range(live):
-            here[r * columns] = terms[r]
 
 
 @inlined
@@ -152,7 +111,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
     size = rows * columns
     whole = first and last
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    g = workspace.scratch + worker * scratch_size(weights)
+    g = workspace.scratch + worker * size
     if last and penalty != 0.0:
         q = layer[W] + j * layer[K_PADDED] + k * columns
         square(layer, weights + q, k, min(STRIP * rows, n_in - k), columns, j, workspace)
@@ -172,28 +131,6 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
         learn_biases(layer, parameters, delta, j, columns, m, g, first, last, code, hyper)
-
-
-@jit
-def learn_single(layer, parameters, x, x_stride, k, workspace, m, worker, first, last, code, hyper):
-    """`learn_strip` of a layer with a single neuron, above another layer: its lanes are inputs k, not neurons."""
-    weights = parameters.weights
-    columns, n_in = n_columns(NARROW_TILE, weights), layer[N_IN]
-    rows = min(STRIP * n_rows(NARROW_TILE, weights), layer[K_PADDED] - k)
-    q = layer[W] + k * columns
-    penalty = hyper.penalty if layer[PENALISED] else 0.0
-    g = workspace.scratch + worker * scratch_size(weights) if first and last else parameters.sums + q
-    delta, terms = workspace.delta + layer[A], workspace.strips + worker * workspace.strip_size
-    single_gradient(x, x_stride, k, rows, n_in, delta, layer[STRIDE], m, first, g, columns, terms)
-    if last:
-        if penalty != 0.0:
-            square(layer, weights + q, k, min(rows, n_in - k), columns, 0, workspace)
-        update_many(
-            code, weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, rows * columns, penalty, hyper
-        )  # fmt: skip
-        transpose_tile(weights + q, rows, columns, k, n_in, 0, 1, parameters.transposed + layer[WT])
-    if k == 0 and layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, delta, 0, columns, m, g, first, last, code, hyper)
 
 
 @jit
@@ -234,11 +171,6 @@ def learn_strips(
                 )  # fmt: skip
         else:
             k = (strip - n_wide) * STRIP * n_rows(NARROW_TILE, weights)
-            if layer[N_OUT] == 1 and layer[WT] >= 0:
-                learn_single(
-                    layer, parameters, x, x_stride, k, workspace, m, worker, first, last, code, hyper
-                )  # fmt: skip
-                continue
             learn_strip(
                 NARROW_TILE, layer, parameters, x, x_index, x_stride, split, k, workspace, m, worker, first, last, code,
                 hyper,

@@ -75,7 +75,7 @@ class Workspace(NamedTuple):
 
     a: Any
     delta: Any
-    scratch: Any  # the tiles of one strip, for each worker
+    scratch: Any  # one tile for each worker
     strips: Any  # inputs of one strip, for each worker
     strip_size: int
     index: Any  # int64: 0, 1, 2, ...
