@@ -293,6 +293,8 @@ class TestChoice:
 
     def test_the_work_decides_where_a_trial_does_not_pay(self) -> None:
         assert self.run(Choice(2, self.WORK), 4 * self.TRIAL - 1, {1: 1.0}, 2) == [(0, 4 * self.TRIAL - 1, 1)]
+        eager = Choice(2, self.WORK, eager=True)
+        assert self.run(eager, 4 * self.TRIAL - 1, {2: 1.0}, 2) == [(0, 4 * self.TRIAL - 1, 2)]
         assert self.run(Choice(2, 1e9), 100, {2: 1.0}, 2) == [(0, 100, 2)]
         assert self.run(Choice(8, self.WORK), 1000 * self.TRIAL, {1: 1.0}, 1) == [(0, 1000 * self.TRIAL, 1)]
 

@@ -21,9 +21,9 @@ __all__ = [
     "share_of",
 ]
 
-# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), that do
-# where no neighbour is busy, and that surely do.
-WORK_PER_THREAD, LIKELY_WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 200_000, 2_000_000
+# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
+# that surely do.
+WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
 # Multiply-adds of a trial of a number of threads: about a millisecond
 WORK_PER_TRIAL = 50_000_000
 # Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
@@ -198,10 +198,12 @@ class Choice:
         The most threads.
     work : int
         Multiply-adds of a mini-batch.
+    eager : bool
+        Whether to take the most where nothing is known yet: somebody has asked for many.
     """
 
-    def __init__(self, most: int, work: float) -> None:
-        self.most, self._work = most, work
+    def __init__(self, most: int, work: float, *, eager: bool = False) -> None:
+        self.most, self._work, self._eager = most, work, eager
         self._sure = work >= SURE_WORK_PER_THREAD * most
         self._seconds: dict[int, float] = {}  # a mini-batch, by threads
         self._chunks = self._n = 0
@@ -230,4 +232,4 @@ class Choice:
     def _best(self, most: int) -> int:
         if 1 in self._seconds and most in self._seconds:
             return most if self._seconds[most] < _GAIN * self._seconds[1] else 1
-        return min(most, max(1, int(self._work // LIKELY_WORK_PER_THREAD)))
+        return most if self._eager else min(most, max(1, int(self._work // (SURE_WORK_PER_THREAD // 2))))

@@ -143,7 +143,7 @@ class Run:
         self.work = work_of(architecture, X, batch_size)
         self.n_workers = n_workers_for(n_threads, self.work)
         self._shares = is_open(n_threads)
-        self._choice = Choice(self.n_workers, self.work)
+        self._choice = Choice(self.n_workers, self.work, eager=n_threads is not None)
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
         self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
         # rows a power of two apart fall into the same few sets of the cache: those of a mini-batch are copied side by
