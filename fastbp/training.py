@@ -316,7 +316,8 @@ class _Loop:
             tables, _ = self.tables(since, run.steps)
             _advance(run, tables, 0, skipped)
             place = _first_overflow(run, tables, skipped, lost)
-            what = f"the loss became {costs[lost - skipped]}" if place == lost else "a weight overflowed"
+            seen = place == lost and lost - skipped < len(costs)  # X that was changed meanwhile shows it nowhere again
+            what = f"the loss became {costs[lost - skipped]}" if seen else "a weight overflowed"
             good = place // n_minibatches
             run.restore(self.snapshot)
             _advance(run, tables, 0, good * n_minibatches)
