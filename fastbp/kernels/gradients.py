@@ -111,7 +111,7 @@ def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace,
     size = rows * columns
     whole = first and last
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    g = workspace.scratch + worker * size
+    g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
     if last and penalty != 0.0:
         q = layer[W] + j * layer[K_PADDED] + k * columns
         square(layer, weights + q, k, min(STRIP * rows, n_in - k), columns, j, workspace)
