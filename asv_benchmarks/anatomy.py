@@ -33,13 +33,16 @@ from fastbp.kernels.layers import (
     ETA,
     LAYER_COLUMNS,
     MU,
+    N_IN,
     PENALTY,
     REPORT_COLUMNS,
     SCALE,
     SLAB,
     STRIDE,
     A,
+    Inputs,
     Layers,
+    Slab,
 )
 from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
 from fastbp.kernels.shares import padded_neurons
@@ -61,7 +64,7 @@ def perform(
     mode = flush_subnormals()
     layers, parameters, workspace = as_pointers(layers, parameters, workspace)
     words, n_minibatches = pointer(team), len(order) // m
-    hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     non_zeros = non_zeros_of(samples, pointer(order), 0)
     begin, end = m * worker // n_workers, m * (worker + 1) // n_workers
     layer = layers.table + l * LAYER_COLUMNS
@@ -69,14 +72,14 @@ def perform(
     gather(words, n_workers)
     for i in range(times):
         here = pointer(order) + i % n_minibatches * m
-        x, x_index, x_stride = pointer_at(samples.x, workspace.a), here, samples.x_stride
+        inputs = Inputs(pointer_at(samples.x, workspace.a), here, samples.x_stride, layer[N_IN])
         if l > 0:
             below = layer + -LAYER_COLUMNS
-            x, x_index, x_stride = workspace.a + below[A], workspace.index, below[STRIDE]
+            inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN])
         elif samples.gathered:
-            x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
+            inputs = Inputs(workspace.a, workspace.index, samples.gathered, layer[N_IN])
         if part == FORWARD:
-            forward_together(one, parameters, x, x_index, x_stride, non_zeros, workspace, m, words, worker, n_workers)
+            forward_together(one, parameters, inputs, non_zeros, workspace, m, words, worker, n_workers)
         elif part == ACTIVATION:
             activate_layer(layer, workspace, begin, end, 0, padded_neurons(layer, parameters.weights), True)
         elif part == OUTPUT:
@@ -84,9 +87,7 @@ def perform(
         elif part == DELTA:
             backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
         elif part == GRADIENT:
-            gradients(
-                one, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, True, True, code, hyper, 0
-            )  # fmt: skip
+            gradients(one, parameters, inputs, workspace, worker, n_workers, Slab(m, True, True), hyper, 0)
         elif part == BARRIER:
             barrier(words, n_workers)
             barrier(words, n_workers)

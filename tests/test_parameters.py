@@ -36,15 +36,15 @@ def layout_of(sizes, dtype="float32"):
 
 
 def places(layout, l):
-    """Return where w_jk and b_j stand, as the kernels' records tell: panels of two registers, then one of one."""
+    """Return where w_jk and b_j stand, as the kernels' records tell: panels of two registers, then of one."""
     layer, lanes = layout.layers[l], layout.lanes
     n_in, n_out = int(layer[column.N_IN]), int(layer[column.N_OUT])
     padded, n_wide = int(layer[column.K_PADDED]), int(layer[column.PANELS])
     w = np.empty((n_out, n_in), np.int64)
     for j in range(n_out):
-        panel = j // (2 * lanes)
-        width = 2 * lanes if panel < n_wide else lanes
-        w[j] = layer[column.W] + panel * 2 * lanes * padded + np.arange(n_in) * width + (j - panel * 2 * lanes)
+        width = 2 * lanes if j < n_wide * 2 * lanes else lanes
+        first = j // width * width  # neuron of the panel
+        w[j] = layer[column.W] + first * padded + np.arange(n_in) * width + (j - first)
     return w, layer[column.B] + np.arange(n_out)
 
 
@@ -127,7 +127,6 @@ def test_the_table_of_layers(sizes, dtype):
         assert layer[column.B] >= layer[column.W] + registers * layout.lanes * layer[column.K_PADDED]
         for offset in (layer[column.W], layer[column.B], max(0, layer[column.WT])):
             assert offset * itemsize % CACHE_LINE == 0, "panels begin on a cache line"
-        assert layer[column.STRIPS] > 0, "each layer has its strips of gradient tiles"
     assert end <= layout.size
     assert layout.row_size == layout.layers[:, column.STRIDE].sum()
 

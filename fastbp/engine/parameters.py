@@ -16,7 +16,7 @@ from fastbp.architecture import Architecture
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
-from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, STRIP, Parameters
+from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, Parameters
 from fastbp.kernels.simd import lanes_of
 from fastbp.kernels.tiles import rows_of
 
@@ -56,11 +56,13 @@ class Layout:
         aligned = CACHE_LINE // itemsize
         rows_wide, rows_narrow = rows_of(2), rows_of(1)
         self.layers = layers = np.zeros((len(architecture.sizes) - 1, LAYER_COLUMNS), np.int64)
-        self.size = self.transposed_size = self.row_size = self.squares_size = strips = 0
+        self.size = self.transposed_size = self.row_size = self.squares_size = 0
         for l, layer in enumerate(layers):
             n_in, n_out = architecture.sizes[l : l + 2]
             registers = -(-n_out // lanes)
             panels, narrow = divmod(registers, 2)
+            if registers == 2 and 2 * lanes > 16:  # so that two workers can share the layer
+                panels, narrow = 0, 2
             padded = round_up(n_in, max(rows_wide, rows_narrow))
             layer[column.N_IN], layer[column.N_OUT] = n_in, n_out
             layer[column.ACTIVATION] = ACTIVATIONS[architecture.activations[l]].code
@@ -75,8 +77,6 @@ class Layout:
                 self.transposed_size += round_up(round_up(n_in, lanes) * n_out, aligned)
             layer[column.STRIDE] = row_stride(n_out, itemsize)
             self.row_size += int(layer[column.STRIDE])
-            strips = panels * -(-n_in // (STRIP * rows_wide)) + narrow * -(-n_in // (STRIP * rows_narrow))
-            layer[column.STRIPS] = strips
             layer[column.SQUARES] = self.squares_size
             self.squares_size += round_up(n_out, 16) * -(-n_in // SQUARED)
 
@@ -86,10 +86,10 @@ class Layout:
         wide, padded, n = 2 * self.lanes, int(layer[column.K_PADDED]), int(layer[column.PANELS])
         start, split = int(layer[column.W]), n * wide
         views = [(slice(0, split), flat[start : start + split * padded].reshape(n, padded, wide))]
-        if layer[column.NARROW]:
+        if narrow := int(layer[column.NARROW]):
             start += split * padded
-            view = flat[start : start + self.lanes * padded].reshape(1, padded, self.lanes)
-            views.append((slice(split, split + self.lanes), view))
+            view = flat[start : start + narrow * self.lanes * padded].reshape(narrow, padded, self.lanes)
+            views.append((slice(split, split + narrow * self.lanes), view))
         return views
 
     def pack(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> Floats:

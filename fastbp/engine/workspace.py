@@ -44,7 +44,7 @@ def workspace(
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
     tile = rows_of(2) * 2 * layout.lanes  # no other is larger
-    strip_size = round_up(rows * STRIP * rows_of(2), CACHE_LINE // layout.dtype.itemsize) if training else 0
+    strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(

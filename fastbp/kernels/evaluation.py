@@ -14,9 +14,11 @@ from fastbp.kernels.layers import (
     HITS,
     LAYER_COLUMNS,
     MEASURED_COLUMNS,
+    N_IN,
     N_OUT,
     STRIDE,
     A,
+    Inputs,
     Layers,
     Parameters,
     Samples,
@@ -71,8 +73,9 @@ def evaluate(weights, call, n):
         done += 1
         rows = min(piece, n - row)
         x = pointer_at(samples.x, workspace.a) + row * samples.x_stride
+        inputs = Inputs(x, index, samples.x_stride, layers.table[N_IN])
         non_zeros = non_zeros_of(samples, index, row)
-        doubtful += forward(layers, parameters, x, index, samples.x_stride, non_zeros, workspace, 0, rows)
+        doubtful += forward(layers, parameters, inputs, non_zeros, workspace, 0, rows)
         if samples.y:
             output_rows(layers, samples, index, row, workspace, 0, rows)
             report = float64_at(call[REPORT]) + row * MEASURED_COLUMNS

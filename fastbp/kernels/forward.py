@@ -4,30 +4,46 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
-from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, W
+from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, Inputs, W
 from fastbp.kernels.memory import copy
 from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
-from fastbp.kernels.simd import load16, pointer_at, store
+from fastbp.kernels.simd import lanes, load16, pointer_at, store
 from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
-from fastbp.kernels.tiles import NARROW as NARROW_TILE
-from fastbp.kernels.tiles import WIDE, n_columns, n_rows, outer, repeat, row_offsets, store_rows
+from fastbp.kernels.tiles import (
+    NARROW,
+    TALL_NARROW,
+    TALL_WIDE,
+    WIDE,
+    n_columns,
+    n_rows,
+    outer,
+    repeat,
+    row_offsets,
+    store_rows,
+)
 
 
 @jit
-def weighted_sums(shape, x, x_index, x_stride, begin, end, w, b, n_in, z, index, z_stride):
+def weighted_sums(shape, inputs, begin, end, w, b, n_in, z, index, z_stride):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and the neurons j of one panel.
 
-    x (rows, n_in) at x_index[i] x_stride; w one panel; b, z at the panel's first neuron; z (rows, ...) at i z_stride.
+    w one panel; b, z at the panel's first neuron; z (rows, ...) at i z_stride.
     One chain of fused multiply-adds over k for each z_ij, whatever the tile.
     """
     columns = n_columns(shape, w)
     for i in range(begin, end, n_rows(shape, w)):
-        x_rows = row_offsets(shape, w, x_index, x_stride, i, end - 1)
+        x_rows = row_offsets(shape, w, inputs.index, inputs.stride, i, end - 1)
         tile = repeat(shape, b)
         for k in range(n_in):
-            tile = outer(tile, x + k, x_rows, w + k * columns)
+            tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
         store_rows(z, row_offsets(shape, w, index, z_stride, i, end - 1), tile)
+
+
+@jit
+def rounded_up(n, multiple):
+    """The smallest multiple that is at least n."""
+    return (n + multiple - 1) // multiple * multiple
 
 
 @jit
@@ -42,20 +58,28 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 
 @jit
-def layer_sums(layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, first, last):
+def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last):
     """The z of a layer: rows begin <= i < end, neurons first <= j < last; all neurons where X is sparse."""
     n_in, stride, index = layer[N_IN], layer[STRIDE], workspace.index
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
-    wide = n_columns(WIDE, w)
+    wide, narrow = n_columns(WIDE, w), lanes(w)
     split = layer[PANELS] * wide
     if sparse:
-        sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, workspace.a)
-    for j in range(first, 0 if sparse else min(last, split), wide):
-        panel = w + j * layer[K_PADDED]
-        weighted_sums(WIDE, x, x_index, x_stride, begin, end, panel, b + j, n_in, z + j, index, stride)
-    if last > split and not sparse:
-        panel = w + split * layer[K_PADDED]
-        weighted_sums(NARROW_TILE, x, x_index, x_stride, begin, end, panel, b + split, n_in, z + split, index, stride)
+        sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
+    else:
+        tall = rounded_up(end - begin, n_rows(TALL_WIDE, w)) < rounded_up(end - begin, n_rows(WIDE, w))
+        for j in range(first, min(last, split), wide):
+            panel = w + j * layer[K_PADDED]
+            if tall:
+                weighted_sums(TALL_WIDE, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+            else:
+                weighted_sums(WIDE, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+        for j in range(max(first, split), last, narrow):
+            panel = w + j * layer[K_PADDED]
+            if tall:
+                weighted_sums(TALL_NARROW, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+            else:
+                weighted_sums(NARROW, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
 
 
 @jit
@@ -66,7 +90,7 @@ def activate_layer(layer, workspace, begin, end, first, last, training):
 
 
 @jit
-def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begin, end):
+def forward(layers, parameters, inputs, non_zeros, workspace, begin, end):
     """All hidden layers' a, and the output layer's z, for rows begin <= i < end.
 
     Returns in how many of the rows the first neuron's z is not finite: an input that is not finite always shows there.
@@ -75,21 +99,19 @@ def forward(layers, parameters, x, x_index, x_stride, non_zeros, workspace, begi
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         sparse, n = l == 0 and non_zeros.sparse == 1, padded_neurons(layer, parameters.weights)
-        layer_sums(
-            layer, parameters.weights, x, x_index, x_stride, non_zeros, sparse, workspace, begin, end, 0, n
-        )  # fmt: skip
+        layer_sums(layer, parameters.weights, inputs, non_zeros, sparse, workspace, begin, end, 0, n)
         if l == 0:
             for i in range(begin, end):
                 z = workspace.a[layer[A] + i * layer[STRIDE]]
                 doubtful += z - z != 0.0
         if l < layers.n - 1:
             activate_layer(layer, workspace, begin, end, 0, n, False)
-        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
+        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])
     return doubtful
 
 
 @jit
-def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers):
+def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, team, worker, n_workers):
     """The same of the first `rows` rows by all workers, when training; False if the call was aborted."""
     weights = parameters.weights
     begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
@@ -105,14 +127,12 @@ def forward_together(layers, parameters, x, x_index, x_stride, non_zeros, worksp
         if owned:
             row, last_row = 0, rows
             first, last = own_neurons(layer, weights, worker, n_workers)
-        layer_sums(
-            layer, weights, x, x_index, x_stride, non_zeros, sparse, workspace, row, last_row, first, last
-        )  # fmt: skip
+        layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last)
         if l < layers.n - 1:
             activate_layer(layer, workspace, row, last_row, first, last, True)
         if owned and not barrier(team, n_workers):
             return False
-        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
+        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])
     return True
 
 

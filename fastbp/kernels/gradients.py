@@ -16,15 +16,16 @@ from fastbp.kernels.layers import (
     LAYER_COLUMNS,
     N_IN,
     N_OUT,
+    NARROW,
     PANELS,
     PENALISED,
     STRIDE,
     STRIP,
-    STRIPS,
     TRAIN_BIAS,
     WT,
     A,
     B,
+    Inputs,
     W,
 )
 from fastbp.kernels.memory import copy
@@ -38,20 +39,18 @@ from fastbp.kernels.updates import update, update_many
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
+EVERYTHING = 1 << 62  # more work than any layer is
 FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile of parameters meanwhile
 
 
 @inlined
-def weight_gradient(shape, x, x_index, x_stride, k, n_in, delta, stride, m, fresh, sums):
-    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh.
-
-    Rows k beyond n_in repeat the last.
-    """
-    inputs = consecutive(shape, x, k, n_in - 1)
+def weight_gradient(shape, inputs, k, delta, stride, m, fresh, sums):
+    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh."""
+    x, offsets = inputs.a + k, consecutive(shape, delta)
     for first in range(0, m, BLOCK):
-        tile = zeros(shape, x)
+        tile = zeros(shape, delta)
         for i in range(first, min(first + BLOCK, m)):
-            tile = outer(tile, x + x_index[i] * x_stride, inputs, delta + i * stride)
+            tile = outer(tile, x + inputs.index[i] * inputs.stride, offsets, delta + i * stride)
         if first > 0 or not fresh:
             tile = add(load_tile(shape, sums), tile)
         store_tile(sums, tile)
@@ -88,128 +87,131 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 
 @jit
-def learn_biases(layer, parameters, delta, j, columns, m, scratch, first, last, code, hyper):
+def learn_biases(layer, parameters, delta, j, columns, scratch, slab, hyper):
     """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
     outline()
     q = layer[B] + j
-    g = scratch if first and last else parameters.sums + q
-    bias_gradient(delta, layer[STRIDE], m, columns, first, g)
-    if last:
-        update_many(code, parameters.weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, columns, 0.0, hyper)
+    b, slot_1, slot_2 = parameters.weights + q, parameters.slot_1 + q, parameters.slot_2 + q
+    g = scratch if slab.first and slab.last else parameters.sums + q
+    bias_gradient(delta, layer[STRIDE], slab.m, columns, slab.first, g)
+    if slab.last:
+        update_many(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
 
 
 @jit
-def learn_strip(shape, layer, parameters, x, x_index, x_stride, j, k, workspace, m, worker, first, last, code, hyper):
+def gather_columns(inputs, m, k, n, workspace, worker):
+    """The inputs k, ..., k + n - 1 of m rows, side by side in the worker's own memory; zeros for those that are not."""
+    target = workspace.strips + worker * workspace.strip_size
+    there = min(inputs.n - k, n)
+    for i in range(m):
+        row = target + i * n
+        copy(inputs.a + (inputs.index[i] * inputs.stride + k), row, there)
+        for c in range(there, n):
+            row[c] = 0
+    return Inputs(target + (-k), workspace.index, n, k + n)
+
+
+@jit
+def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab, hyper):
     """The gradient of one strip of a layer, from neurons j and k on, and its update; with k = 0 the biases too.
 
-    A mini-batch of several slabs is summed in `parameters.sums`: `first` tells that this slab begins it, `last` that it
-    ends it.
+    A mini-batch of several slabs is summed in `parameters.sums`.
     """
     weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
-    columns, rows, n_in, stride = n_columns(shape, weights), n_rows(shape, weights), layer[N_IN], layer[STRIDE]
+    columns, rows, n_in = n_columns(shape, weights), n_rows(shape, weights), layer[N_IN]
     delta = workspace.delta + (layer[A] + j)
     size = rows * columns
-    whole = first and last
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
-    if last and penalty != 0.0:
+    end = min(k + STRIP, n_in)
+    if slab.last and penalty != 0.0:
         q = layer[W] + j * layer[K_PADDED] + k * columns
-        square(layer, weights + q, k, min(STRIP * rows, n_in - k), columns, j, workspace)
-    for k_here in range(k, min(k + STRIP * rows, n_in), rows):
+        square(layer, weights + q, k, end - k, columns, j, workspace)
+    for k_here in range(k, end, rows):
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
-        if not whole:
+        if not (slab.first and slab.last):
             g = parameters.sums + q
-        if last and m >= FETCHED_AHEAD:
+        if slab.last and slab.m >= FETCHED_AHEAD:
             prefetch(weights + q, size)
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
-        weight_gradient(shape, x, x_index, x_stride, k_here, n_in, delta, stride, m, first, g)
-        if last:
-            update(code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
+        if k_here + rows > inputs.n:
+            inputs = gather_columns(inputs, slab.m, k_here, rows, workspace, worker)
+        weight_gradient(shape, inputs, k_here, delta, layer[STRIDE], slab.m, slab.first, g)
+        if slab.last:
+            update(hyper.code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, delta, j, columns, m, g, first, last, code, hyper)
+        learn_biases(layer, parameters, delta, j, columns, g, slab, hyper)
 
 
 @jit
-def gather_columns(x, x_index, x_stride, m, begin, end, target, stride):
-    """target[i, : end - begin] = x_ik for begin <= k < end, the rows side by side."""
-    for i in range(m):
-        copy(x + (x_index[i] * x_stride + begin), target + i * stride, end - begin)
+def strip_work(shape, weights, n):
+    """What a strip of n inputs is, in multiply-adds of registers for each sample."""
+    rows, lines = n_rows(shape, weights), n_columns(shape, weights) // lanes(weights)
+    return (n + rows - 1) // rows * rows * lines
 
 
 @jit
-def learn_strips(
-    layer, parameters, x, x_index, x_stride, workspace, m, worker, begin, end, j, last_j, first, last, code, hyper
-):
-    """The strips begin <= strip < end of the neurons from j up to last_j of a layer, counted along these first."""
-    weights = parameters.weights
-    wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
+def layer_work(layer, weights):
+    """What all strips of a layer are."""
+    n_in = layer[N_IN]
+    return layer[PANELS] * strip_work(WIDE, weights, n_in) + layer[NARROW] * strip_work(NARROW_TILE, weights, n_in)
+
+
+@jit
+def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end, workspace, worker, slab, hyper):
+    """A worker's strips of the neurons first_j <= j < last_j of a layer.
+
+    Its own are those whose middle lies from `begin` up to `end` when the work of all strips, `before` of it below this
+    layer, lies along a line.
+    """
+    weights, n_in = parameters.weights, layer[N_IN]
+    wide, narrow = n_columns(WIDE, weights), lanes(weights)
     split = layer[PANELS] * wide
-    panels = (min(last_j, split) - j) // wide
-    n_wide = panels * ((layer[N_IN] + length - 1) // length)
-    gathered = workspace.strips + worker * workspace.strip_size
-    in_place = panels < GATHERED_PANELS or m < GATHERED_ROWS
-    k_gathered = -1
-    for strip in range(begin, end):
-        if strip < n_wide:
-            j_here, k = j + strip % panels * wide, strip // panels * length
-            if in_place:
-                learn_strip(
-                    WIDE, layer, parameters, x, x_index, x_stride, j_here, k, workspace, m, worker, first, last, code,
-                    hyper,
-                )  # fmt: skip
-            else:
-                if k != k_gathered:
-                    gather_columns(x, x_index, x_stride, m, k, min(k + length, layer[N_IN]), gathered, length)
-                    k_gathered = k
-                learn_strip(
-                    WIDE, layer, parameters, gathered + (-k), workspace.index, length, j_here, k, workspace, m, worker,
-                    first, last, code, hyper,
-                )  # fmt: skip
-        else:
-            k = (strip - n_wide) * STRIP * n_rows(NARROW_TILE, weights)
-            learn_strip(
-                NARROW_TILE, layer, parameters, x, x_index, x_stride, split, k, workspace, m, worker, first, last, code,
-                hyper,
-            )  # fmt: skip
+    last_wide = min(last_j, split)
+    repays_gathering = (last_wide - first_j) // wide >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
+    for k in range(0, n_in, STRIP):
+        work = strip_work(WIDE, weights, min(STRIP, n_in - k))
+        strip_inputs, is_gathered = inputs, False
+        for j in range(first_j, last_wide, wide):
+            if begin <= 2 * before + work < end:
+                if repays_gathering and not is_gathered:
+                    strip_inputs, is_gathered = gather_columns(inputs, slab.m, k, STRIP, workspace, worker), True
+                learn_strip(WIDE, layer, parameters, strip_inputs, j, k, workspace, worker, slab, hyper)
+            before += work
+    for k in range(0, n_in, STRIP):
+        work = strip_work(NARROW_TILE, weights, min(STRIP, n_in - k))
+        for j in range(max(first_j, split), last_j, narrow):
+            if begin <= 2 * before + work < end:
+                learn_strip(NARROW_TILE, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
+            before += work
 
 
 @jit
-def gradients(
-    layers, parameters, x, x_index, x_stride, workspace, m, worker, n_workers, first, last, code, hyper, skipped
-):
-    """A worker's share of all layers but the first `skipped`, for the m samples of one slab.
+def gradients(layers, parameters, inputs, workspace, worker, n_workers, slab, hyper, skipped):
+    """A worker's share of all layers but the first `skipped`.
 
-    Of a layer that is owned these are its own neurons, of all others together some strips.
+    Of a layer that is owned these are its own neurons, of all others together strips of about the same work.
     """
     weights = parameters.weights
-    wide, length = n_columns(WIDE, weights), STRIP * n_rows(WIDE, weights)
-    length_narrow = STRIP * n_rows(NARROW_TILE, weights)
-    n_divided = 0  # strips of the layers that are divided by strips
+    total = 0
+    for l in range(skipped, layers.n):
+        layer = layers.table + l * LAYER_COLUMNS
+        if not is_owned(layer, weights, slab.m, n_workers):
+            total += layer_work(layer, weights)
+    before = 0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        if l >= skipped and not is_owned(layer, weights, m, n_workers):
-            n_divided += layer[STRIPS]
-    begin, end = n_divided * worker // n_workers, n_divided * (worker + 1) // n_workers
-    below = 0  # strips of such layers below this one
-    for l in range(layers.n):
-        layer = layers.table + l * LAYER_COLUMNS
-        strip, last_strip = max(begin - below, 0), min(end - below, layer[STRIPS])
-        j, last_j = 0, padded_neurons(layer, weights)
-        if l < skipped:
-            last_strip = strip
-        elif is_owned(layer, weights, m, n_workers):
-            j, last_j = own_neurons(layer, weights, worker, n_workers)
-            strip, last_strip = 0, (last_j - j) // wide * ((layer[N_IN] + length - 1) // length)
-            if last_j > layer[PANELS] * wide:
-                last_strip += (layer[N_IN] + length_narrow - 1) // length_narrow
-        else:
-            below += layer[STRIPS]
-        learn_strips(
-            layer, parameters, x, x_index, x_stride, workspace, m, worker, strip, last_strip, j, last_j, first,
-            last, code, hyper,
-        )  # fmt: skip
-        x, x_index, x_stride = workspace.a + layer[A], workspace.index, layer[STRIDE]
+        if l >= skipped:
+            j, last_j = 0, padded_neurons(layer, weights)
+            begin, end = 2 * total * worker // n_workers, 2 * total * (worker + 1) // n_workers
+            if is_owned(layer, weights, slab.m, n_workers):
+                j, last_j = own_neurons(layer, weights, worker, n_workers)
+                begin, end = 0, EVERYTHING
+            learn_strips(layer, parameters, inputs, j, last_j, before, begin, end, workspace, worker, slab, hyper)
+            if end != EVERYTHING:
+                before += layer_work(layer, weights)
+        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])

@@ -4,9 +4,10 @@ All of them are flat arrays and integers, so that one compiled kernel serves eve
 layer to layer is a column of the table of layers, whatever differs from step to step a column of the table of steps.
 
 Parameters lie in *panels*. A panel holds the weights of the neurons that fill one row of a register tile: for k = 0 ...
-n_in - 1 it holds w_jk of its neurons j side by side. A layer has `PANELS` wide ones (two registers) and, where the last
-neurons fill only one register, a narrow one (`NARROW`) after them. Rows are padded with `K_PADDED - N_IN` that nobody
-reads. The transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
+n_in - 1 it holds w_jk of its neurons j side by side. A layer has `PANELS` wide ones (two registers) and, where its last
+neurons fill only one register, a narrow one after them (`NARROW`). A layer that two registers of more than 16 lanes
+would hold whole has narrow ones alone, so that two workers can share it. Rows are padded with `K_PADDED - N_IN` that
+nobody reads. The transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
 """
 
 from __future__ import annotations
@@ -20,18 +21,17 @@ from typing import Any, NamedTuple
     TRAIN_BIAS,  # 1 if the biases take part in updates
     PENALISED,  # 1 if the L2 penalty of a step holds for its weights
     PANELS,  # wide panels
-    NARROW,  # 1 if a narrow panel follows
+    NARROW,  # narrow panels that follow
     K_PADDED,  # rows of a panel
     W,  # offset of the panels in the parameters
     B,  # offset of the biases in the parameters
     WT,  # offset of the transposed panels, -1 without
     A,  # offset of the layer's activations in the workspace; its deltas have the same offset in theirs
     STRIDE,  # elements between the activations of two samples
-    STRIPS,  # strips of its gradient's tiles
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
-) = range(16)
-LAYER_COLUMNS = 16
+) = range(15)
+LAYER_COLUMNS = 15
 
 # Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
 # the number of its samples or the sum of their weights; where it is 0, nothing happens
@@ -45,8 +45,8 @@ REPORT_COLUMNS = 3
 MEASURED_COLUMNS = 2  # without an update
 
 BLOCK = 256  # samples in one chain of a gradient; blocks are added in order
-STRIP = 8  # gradient tiles along k that follow each other
-SQUARED = 40  # k in one chain of a sum of squares: whole tiles, and strips are whole multiples of it
+STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
+SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
 SLAB = 4 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
 
 
@@ -68,6 +68,23 @@ class Layers(NamedTuple):
 
     table: Any
     n: int
+
+
+class Inputs(NamedTuple):
+    """What a layer reads: the activations of the layer below, or rows of X."""
+
+    a: Any  # pointer: input k of row i lies at index[i] stride + k
+    index: Any
+    stride: int
+    n: int  # inputs of a row that may be read
+
+
+class Slab(NamedTuple):
+    """The samples at hand, of a mini-batch whose gradient may be the sum over several slabs."""
+
+    m: int
+    first: bool  # whether they begin the mini-batch
+    last: bool  # whether they end it
 
 
 class Workspace(NamedTuple):

@@ -35,8 +35,10 @@ from fastbp.kernels.layers import (
     STEP_COLUMNS,
     STRIDE,
     A,
+    Inputs,
     Layers,
     Parameters,
+    Slab,
     Workspace,
 )
 from fastbp.kernels.memory import copy, copy_rows
@@ -134,53 +136,46 @@ def non_zeros_of(samples, like, first):
 
 
 @jit
-def gather_rows(samples, x, x_index, target, n_in, begin, end):
-    """Copy the inputs of rows begin <= i < end, the samples x_index[i], side by side to `target`."""
+def gather_rows(samples, inputs, target, begin, end):
+    """Copy the inputs of rows begin <= i < end, which lie anyhow, side by side to `target`."""
     outline()
-    stride, step = samples.x_stride, samples.x_step
+    index, stride, step, n = inputs.index, inputs.stride, samples.x_step, inputs.n
     if samples.narrow:
-        copy_rows(float32_at(samples.x), x_index, stride, step, target, samples.gathered, n_in, begin, end)
+        copy_rows(float32_at(samples.x), index, stride, step, target, samples.gathered, n, begin, end)
     else:
-        copy_rows(x, x_index, stride, step, target, samples.gathered, n_in, begin, end)
+        copy_rows(inputs.a, index, stride, step, target, samples.gathered, n, begin, end)
 
 
 @jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
-    hyper = Hyper(step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     non_zeros = non_zeros_of(samples, order, NONE)
-    for slab in range(0, m, SLAB):
-        rows = min(m - slab, SLAB)
-        first, last = slab == 0, slab + rows == m
+    for start in range(0, m, SLAB):
+        rows = min(m - start, SLAB)
+        slab = Slab(rows, start == 0, start + rows == m)
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
-        x, x_index, x_stride = pointer_at(samples.x, workspace.a), order + slab, samples.x_stride
+        n_in = layers.table[N_IN]
+        inputs = Inputs(pointer_at(samples.x, workspace.a), order + start, samples.x_stride, n_in)
         if samples.gathered:
-            gather_rows(samples, x, x_index, workspace.a, layers.table[N_IN], begin, end)
-            x, x_index, x_stride = workspace.a, workspace.index, samples.gathered
+            gather_rows(samples, inputs, workspace.a, begin, end)
+            inputs = Inputs(workspace.a, workspace.index, samples.gathered, n_in)
             if not barrier(team, n_workers):
                 return False
-        if not forward_together(
-            layers, parameters, x, x_index, x_stride, non_zeros, workspace, rows, team, worker, n_workers
-        ):
+        if not forward_together(layers, parameters, inputs, non_zeros, workspace, rows, team, worker, n_workers):
             return False
-        output_rows(layers, samples, order + slab, NONE, workspace, begin, end)
+        output_rows(layers, samples, order + start, NONE, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
         if not barrier(team, n_workers):
             return False
         if non_zeros.sparse:
-            learn_sparse(
-                layers.table, parameters, x, x_index, non_zeros, workspace, rows, worker, n_workers, first, last, code,
-                hyper,
-            )  # fmt: skip
-        gradients(
-            layers, parameters, x, x_index, x_stride, workspace, rows, worker, n_workers, first, last, code, hyper,
-            non_zeros.sparse,
-        )  # fmt: skip
+            learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
+        gradients(layers, parameters, inputs, workspace, worker, n_workers, slab, hyper, non_zeros.sparse)
         if worker == 0:
             for i in range(rows):
                 report[COST] += workspace.cost[i]
                 report[HITS] += workspace.hits[i]
-        if not barrier(team, n_workers) and not last:
+        if not barrier(team, n_workers) and not slab.last:
             return False
     if worker == 0 and hyper.penalty != 0.0:
         report[NORM] = norm(layers, workspace)

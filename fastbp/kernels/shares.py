@@ -14,15 +14,15 @@ from fastbp.kernels.tiles import WIDE, n_columns
 
 
 @jit
-def _unit(weights):
-    """Neurons that are never divided: whole wide panels, and whole logical vectors of 16."""
-    return max(n_columns(WIDE, weights), 16)
+def _unit(layer, weights):
+    """Neurons that are never divided: whole panels, and whole logical vectors of 16."""
+    return max(n_columns(WIDE, weights) if layer[PANELS] else lanes(weights), 16)
 
 
 @jit
 def is_owned(layer, weights, rows, n_workers):
     """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
-    unit = _unit(weights)
+    unit = _unit(layer, weights)
     units = (layer[N_OUT] + unit - 1) // unit
     idle = (n_workers - units % n_workers) % n_workers
     return n_workers > 1 and layer[N_OUT] >= rows and units >= n_workers and 4 * idle <= units
@@ -37,6 +37,6 @@ def padded_neurons(layer, weights):
 @jit
 def own_neurons(layer, weights, worker, n_workers):
     """The neurons first <= j < last of an owned layer, filled up, that a worker owns."""
-    unit, n = _unit(weights), padded_neurons(layer, weights)
+    unit, n = _unit(layer, weights), padded_neurons(layer, weights)
     units = (n + unit - 1) // unit
     return units * worker // n_workers * unit, min(units * (worker + 1) // n_workers * unit, n)

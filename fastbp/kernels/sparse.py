@@ -56,21 +56,22 @@ def first_with(k, begin, end, limit):
 @jit
 def panel_of(layer, weights, panel):
     """A panel's first neuron j, its columns, and the second of its registers (the first again where it is narrow)."""
-    narrow = lanes(weights)
-    columns = 2 * narrow if panel < layer[PANELS] else narrow
-    return panel * 2 * narrow, columns, columns - narrow
+    narrow, n_wide = lanes(weights), layer[PANELS]
+    if panel < n_wide:
+        return panel * 2 * narrow, 2 * narrow, narrow
+    return (n_wide + panel) * narrow, narrow, 0
 
 
 @jit
-def sparse_sums(layer, weights, x, x_index, non_zeros, begin, end, a):
-    """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample x_index[i]."""
+def sparse_sums(layer, weights, inputs, non_zeros, begin, end, a):
+    """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample index[i] of the inputs."""
     outline()
-    stride = layer[STRIDE]
+    stride, x = layer[STRIDE], inputs.a
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
         w, b, z = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[B] + j), a + (layer[A] + j)
         for i in range(begin, end):
-            sample = x_index[i]
+            sample = inputs.index[i]
             z_1, z_2 = load(b), load(b + second)
             for q in range(non_zeros.begins[sample], non_zeros.begins[sample + 1]):
                 w_k = w + non_zeros.k[q] * columns
@@ -114,15 +115,15 @@ def collect(non_zeros, sample, k_begin, k_end, columns, second, g, sums):
 
 
 @jit
-def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker, n_workers, first, last, code, hyper):
+def learn_sparse(layer, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper):
     """A worker's share of the first layer's gradient, for the m samples of one slab, and its update with the last."""
     outline()
-    weights, n_in, stride = parameters.weights, layer[N_IN], layer[STRIDE]
+    weights, n_in, stride, m = parameters.weights, layer[N_IN], layer[STRIDE], slab.m
     groups = (n_in + SQUARED - 1) // SQUARED
     k_begin, k_end = groups * worker // n_workers * SQUARED, groups * (worker + 1) // n_workers * SQUARED
     k_end = min(k_end, n_in)
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    one_block = first and last and m <= BLOCK
+    one_block = slab.first and slab.last and m <= BLOCK
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
         delta = workspace.delta + (layer[A] + j)
@@ -131,19 +132,20 @@ def learn_sparse(layer, parameters, x, x_index, non_zeros, workspace, m, worker,
         for begin in range(0, m, BLOCK):
             end = min(begin + BLOCK, m)
             for i in range(begin, end):
-                scatter(x, non_zeros, x_index[i], k_begin, k_end, delta + i * stride, columns, second, g)
+                scatter(inputs.a, non_zeros, inputs.index[i], k_begin, k_end, delta + i * stride, columns, second, g)
             if not one_block:
                 for i in range(begin, end):
-                    collect(non_zeros, x_index[i], k_begin, k_end, columns, second, g, sums)
-        if last:
+                    collect(non_zeros, inputs.index[i], k_begin, k_end, columns, second, g, sums)
+        if slab.last:
             total = g if one_block else sums
             for k in range(k_begin, k_end, SQUARED):
                 rows, q = min(SQUARED, k_end - k), place + k * columns
                 if penalty != 0.0:
                     square(layer, weights + q, k, rows, columns, j, workspace)
                 g_k, n = total + k * columns, rows * columns
-                update_many(code, weights + q, g_k, parameters.slot_1 + q, parameters.slot_2 + q, n, penalty, hyper)
+                slot_1, slot_2 = parameters.slot_1 + q, parameters.slot_2 + q
+                update_many(hyper.code, weights + q, g_k, slot_1, slot_2, n, penalty, hyper)
                 for c in range(n):
                     g_k[c] = 0.0
         if worker == 0 and layer[TRAIN_BIAS]:
-            learn_biases(layer, parameters, delta, j, columns, m, workspace.scratch, first, last, code, hyper)
+            learn_biases(layer, parameters, delta, j, columns, workspace.scratch, slab, hyper)

@@ -5,10 +5,13 @@ A `Tile` is rows x vectors of hardware lanes. The three products of backpropagat
 
 The shape of a tile is part of its type and comes from a token, `WIDE` (two vectors) or `NARROW` (one), used where
 a layer's last neurons fill one register only. The number of rows follows the registers of the compilation target:
-enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
+enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled. `TALL_WIDE`
+and `TALL_NARROW` have two rows more where there are registers for them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -17,13 +20,17 @@ from numba.extending import intrinsic, models, register_model
 
 from fastbp.kernels.simd import Pointer, emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
-WIDE = (0, 0)
-NARROW = (0,)
+WIDE: Any = (0, 0)
+NARROW: Any = (0,)
+TALL_WIDE: Any = (0.0, 0.0) if many_registers() else WIDE
+TALL_NARROW: Any = (0.0,) if many_registers() else NARROW
 
 
-def rows_of(vectors: int) -> int:
+def rows_of(vectors: int, tall: bool = False) -> int:
     """Rows of a tile `vectors` wide on the compilation target."""
-    return 10 if vectors == 1 or many_registers() else 5
+    if many_registers():
+        return 10 if tall else 8
+    return 10 if vectors == 1 else 5
 
 
 class Tile(types.Type):
@@ -42,8 +49,12 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.ArrayType(vector, fe_type.rows * fe_type.vectors))
 
 
+def _rows(shape):
+    return rows_of(shape.count, shape.dtype == types.float64)
+
+
 def _tile_type(shape, p):
-    return Tile(p.dtype, rows_of(shape.count), shape.count)
+    return Tile(p.dtype, _rows(shape), shape.count)
 
 
 def _registers(builder, tile):
@@ -67,7 +78,7 @@ def _constant(shape, p, n):
 @intrinsic
 def n_rows(typingctx, shape, p):
     """Rows of a tile of that shape and of p's dtype."""
-    return _constant(shape, p, rows_of(shape.count))
+    return _constant(shape, p, _rows(shape))
 
 
 @intrinsic
@@ -138,10 +149,10 @@ def row_offsets(typingctx, shape, p, index, stride, i, last):
 
 
 @intrinsic
-def consecutive(typingctx, shape, p, k, last):
-    """k, k + 1, ..., at most `last`."""
-    offsets_type, codegen = _offsets(shape, p, lambda builder, r, k, last: _clamped(builder, k, r, last))
-    return offsets_type(shape, p, types.intp, types.intp), codegen
+def consecutive(typingctx, shape, p):
+    """0, 1, 2, ...: constants, which become parts of the instructions that load."""
+    offsets_type, codegen = _offsets(shape, p, lambda builder, r: ir.Constant(ir.IntType(64), r))
+    return offsets_type(shape, p), codegen
 
 
 @intrinsic

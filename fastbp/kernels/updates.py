@@ -18,8 +18,9 @@ from fastbp.kernels.simd import fma, lanes, load, outline, sqrt, store
 
 
 class Hyper(NamedTuple):
-    """The numbers of one step, in float64: a row of the table of steps, and the divisor of the mini-batch's sum."""
+    """What one step is: the code of its update, and its numbers in float64, a row of the table of steps."""
 
+    code: int
     scale: float  # 1 / number of samples, or 1 / sum of their weights
     eta: float
     mu: float
