@@ -24,11 +24,12 @@ __all__ = [
 # Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
 # that surely do.
 WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
-# Multiply-adds of a trial of a number of threads: about a millisecond
-WORK_PER_TRIAL = 50_000_000
+# Multiply-adds of a trial of a number of threads: some milliseconds, beside which threads start in no time
+WORK_PER_TRIAL = 200_000_000
 # Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
-_TRIALS_BEFORE = 10
+_TRIALS_BEFORE = 6
 _CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
+_SECOND_LOOK = 2  # the chunk in which it is tried again for the first time: before, no cache held anything
 _GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
 WORK_PER_START = 10_000_000
@@ -216,7 +217,7 @@ class Choice:
             yield 0, n, most if self._sure else min(most, self._best(most))
             return
         self._chunks += 1
-        if self._chunks % _CHUNKS_PER_TRIAL == 0:
+        if self._chunks == _SECOND_LOOK or self._chunks % _CHUNKS_PER_TRIAL == 0:
             self._seconds.pop(1 if self._best(most) == most else most, None)
         begin = 0
         for n_workers in (most, 1):
