@@ -64,6 +64,8 @@ class Torch(Rival):
         """Train by the usual loop."""
         import torch
 
+        if self.whole:
+            return self.step(self.torch_X, self.torch_y)
         for batch in torch.from_numpy(order).split(self.work.batch_size):
             self.step(self.torch_X.index_select(0, batch), self.torch_y.index_select(0, batch))
 
@@ -145,7 +147,8 @@ class Jax(Rival):
         def epoch(parameters: Any, state: Any, X: Any, y: Any, order: Any) -> Any:
             def step(carry: Any, batch: Any) -> Any:
                 parameters, state = carry
-                value, gradient = jax.value_and_grad(loss)(parameters, X[batch], y[batch])
+                here = (X, y) if self.whole else (X[batch], y[batch])
+                value, gradient = jax.value_and_grad(loss)(parameters, *here)
                 change, state = optimizer.update(gradient, state, parameters)
                 return (optax.apply_updates(parameters, change), state), value
 
@@ -175,7 +178,7 @@ class Jax(Rival):
 
     def run(self, epochs: int) -> None:
         """Train all of them in one scan, which is compiled anew for another number of them."""
-        self.epoch(np.concatenate([self.rng.permutation(self.work.n) for _ in range(epochs)]))
+        self.epoch(np.concatenate([self.order() for _ in range(epochs)]))
 
     def parameters(self) -> Parameters:
         """Return the layers', which JAX has transposed."""
@@ -253,7 +256,7 @@ class Keras(Rival):
 
     def run(self, epochs: int) -> None:
         """Train in orders of its own."""
-        self.model.fit(self.X, self.targets, epochs=epochs, **self.arguments)
+        self.model.fit(self.X, self.targets, epochs=epochs, shuffle=not self.whole, **self.arguments)
 
     def parameters(self) -> Parameters:
         """Return the layers', which Keras has transposed."""

@@ -31,6 +31,7 @@ class Rival(ABC):
         self.X, self.y = work.samples(dtype=dtype)
         self.Y = work.targets(self.y, dtype)
         self.rng = np.random.default_rng(1)
+        self.whole = work.batch_size >= work.n  # one mini-batch an epoch, which nobody need shuffle
         start = work.network(dtype)
         self.weights, self.biases = [w.copy() for w in start.weights], [b.copy() for b in start.biases]
 
@@ -50,7 +51,11 @@ class Rival(ABC):
     def run(self, epochs: int) -> None:
         """Train epochs, each in a new order."""
         for _ in range(epochs):
-            self.epoch(self.rng.permutation(self.work.n))
+            self.epoch(self.order())
+
+    def order(self) -> Array:
+        """Return a new order of the samples, where there is one."""
+        return np.arange(self.work.n) if self.whole else self.rng.permutation(self.work.n)
 
     def activations(self) -> tuple[str, ...]:
         """Return those of the layers."""
@@ -97,8 +102,9 @@ class Numpy(Rival):
         """Train on rows gathered for each mini-batch."""
         work = self.work
         for batch in reference.minibatches(work.n, work.batch_size, order):
+            X, Y = (self.X, self.Y) if self.whole else (self.X[batch], self.Y[batch])
             _, dw, db = reference.matrix.loss_and_gradients(
-                self.weights, self.biases, work.activations, work.loss, self.X[batch], self.Y[batch]
+                self.weights, self.biases, work.activations, work.loss, X, Y
             )
             self.optimizer.step([*dw, *db])
 
@@ -149,7 +155,7 @@ class Sklearn(Rival):
 
     def run(self, epochs: int) -> None:
         """Fit a new estimator, as its users do."""
-        endless = {"max_iter": epochs, "n_iter_no_change": epochs + 1}
+        endless = {"max_iter": epochs, "n_iter_no_change": epochs + 1, "shuffle": not self.whole}
         estimator = self.unfitted(batch_size=self.work.batch_size, **endless)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it has not converged

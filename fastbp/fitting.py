@@ -215,7 +215,7 @@ def _descend(
     pace = Pace(remembered.schedule, remembered.progress, n, state.history)
 
     def order() -> NDArray[np.int64]:
-        if not shuffle:
+        if not shuffle or batch_size >= n:  # one mini-batch has no order
             return data.chosen
         drawn: NDArray[np.int64] = network._rng.permutation(n)
         return drawn if all_chosen else data.chosen[drawn]

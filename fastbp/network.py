@@ -257,7 +257,7 @@ class Network:
             Between 0 and 1: hold this share of the samples out (rounded up), instead, and measure them. Which ones is
             drawn from the network's generator before the training, whatever `shuffle` is.
         shuffle : bool, default True
-            Draw a new order of the samples for each epoch.
+            Draw a new order of the samples for each epoch, unless it is a single mini-batch.
         callbacks : sequence of Callback
         verbose : bool, optional
             Show a progress bar; None shows one on a terminal and in notebooks.

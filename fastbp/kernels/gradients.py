@@ -150,8 +150,8 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
 @jit
 def strip_work(shape, weights, n):
     """What a strip of n inputs is, in multiply-adds of registers for each sample."""
-    rows, lines = n_rows(shape, weights), n_columns(shape, weights) // lanes(weights)
-    return (n + rows - 1) // rows * rows * lines
+    rows, registers = n_rows(shape, weights), n_columns(shape, weights) // lanes(weights)
+    return (n + rows - 1) // rows * rows * registers
 
 
 @jit
