@@ -140,7 +140,7 @@ def test_any_network(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", [[1500, 700, 3], [5, 2100, 2], [2, 4, 1300]], ids=str)
+@pytest.mark.parametrize("sizes", [[1500, 700, 3], [5, 2100, 2], [2, 4, 1300], [3, 1301, 1], [40, 1, 70]], ids=str)
 def test_thousands_of_neurons(sizes: list[int], dtype: str) -> None:
     check(draw(np.random.default_rng(1), sizes, 7, hidden="tanh", head=("softmax", "cross_entropy"), dtype=dtype), 2)
 

@@ -40,6 +40,8 @@ def places(layout, l):
     layer, lanes = layout.layers[l], layout.lanes
     n_in, n_out = int(layer[column.N_IN]), int(layer[column.N_OUT])
     padded, n_wide = int(layer[column.K_PADDED]), int(layer[column.PANELS])
+    if l > 0 and n_out == 1:  # side by side, without a panel
+        return layer[column.W] + np.arange(n_in)[np.newaxis], layer[column.B] + np.arange(1)
     w = np.empty((n_out, n_in), np.int64)
     for j in range(n_out):
         width = 2 * lanes if j < n_wide * 2 * lanes else lanes
@@ -119,12 +121,17 @@ def test_the_table_of_layers(sizes, dtype):
     for layer, n_in, n_out in zip(layout.layers, sizes[:-1], sizes[1:], strict=True):
         assert (layer[column.N_IN], layer[column.N_OUT]) == (n_in, n_out)
         assert layer[column.W] >= end, "layers stand one after the other"
-        registers = 2 * layer[column.PANELS] + layer[column.NARROW]
+        is_single = end > 0 and n_out == 1
+        registers = 1 if is_single else 2 * layer[column.PANELS] + layer[column.NARROW]
         assert (registers - 1) * layout.lanes < n_out <= registers * layout.lanes
         assert layer[column.K_PADDED] >= n_in
-        assert layer[column.K_PADDED] % rows_of(1) == layer[column.K_PADDED] % rows_of(2) == 0
+        if is_single:
+            assert layer[column.K_PADDED] % (2 * layout.lanes) == 0
+        else:
+            assert layer[column.K_PADDED] % rows_of(1) == layer[column.K_PADDED] % rows_of(2) == 0
         end = layer[column.B] + registers * layout.lanes
-        assert layer[column.B] >= layer[column.W] + registers * layout.lanes * layer[column.K_PADDED]
+        width = 1 if is_single else registers * layout.lanes
+        assert layer[column.B] >= layer[column.W] + width * layer[column.K_PADDED]
         for offset in (layer[column.W], layer[column.B], max(0, layer[column.WT])):
             assert offset * itemsize % CACHE_LINE == 0, "panels begin on a cache line"
     assert end <= layout.size

@@ -64,11 +64,14 @@ class Layout:
             if registers == 2 and 2 * lanes > 16:  # so that two workers can share the layer
                 panels, narrow = 0, 2
             padded = round_up(n_in, max(rows_wide, rows_narrow))
+            width = registers * lanes
+            if l > 0 and n_out == 1:
+                panels, narrow, padded, width = 0, 0, round_up(n_in, 2 * lanes), 1
             layer[column.N_IN], layer[column.N_OUT] = n_in, n_out
             layer[column.ACTIVATION] = ACTIVATIONS[architecture.activations[l]].code
             layer[column.PANELS], layer[column.NARROW], layer[column.K_PADDED] = panels, narrow, padded
             layer[column.W] = self.size
-            self.size += round_up(registers * lanes * padded, aligned)
+            self.size += round_up(width * padded, aligned)
             layer[column.B] = self.size
             self.size += round_up(registers * lanes, aligned)
             layer[column.WT] = -1
@@ -85,6 +88,8 @@ class Layout:
         layer = self.layers[l]
         wide, padded, n = 2 * self.lanes, int(layer[column.K_PADDED]), int(layer[column.PANELS])
         start, split = int(layer[column.W]), n * wide
+        if not n and not layer[column.NARROW]:
+            return [(slice(0, 1), flat[start : start + padded].reshape(1, padded, 1))]
         views = [(slice(0, split), flat[start : start + split * padded].reshape(n, padded, wide))]
         if narrow := int(layer[column.NARROW]):
             start += split * padded

@@ -6,12 +6,13 @@ from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
 from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, Inputs, W
 from fastbp.kernels.memory import copy
-from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
+from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
 from fastbp.kernels.simd import lanes, load16, pointer_at, store
 from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import (
     NARROW,
+    SINGLE,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -66,6 +67,8 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     split = layer[PANELS] * wide
     if sparse:
         sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
+    elif is_single(layer):
+        weighted_sums(SINGLE, inputs, begin, end, w, b, n_in, z, index, stride)
     else:
         tall = rounded_up(end - begin, n_rows(TALL_WIDE, w)) < rounded_up(end - begin, n_rows(WIDE, w))
         for j in range(first, min(last, split), wide):

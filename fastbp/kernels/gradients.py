@@ -29,9 +29,9 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.memory import copy
-from fastbp.kernels.norms import square
-from fastbp.kernels.shares import is_owned, own_neurons, padded_neurons
-from fastbp.kernels.simd import lanes, load, outline, prefetch, store_rounded, wide_zeros, widen
+from fastbp.kernels.norms import square, square_single
+from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
+from fastbp.kernels.simd import fma, lanes, load, no_sum, outline, prefetch, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
 from fastbp.kernels.updates import update, update_many
@@ -148,6 +148,50 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
 
 
 @jit
+def single_gradient(a, stride, delta, delta_stride, m, fresh, sums):
+    """sums[k] = sum_i a_ik delta_i for the inputs k of two registers, or += if not fresh."""
+    v = lanes(a)
+    total_1, total_2 = load(sums), load(sums + v)
+    for first in range(0, m, BLOCK):
+        block_1, block_2 = no_sum(a), no_sum(a)
+        for i in range(first, min(first + BLOCK, m)):
+            delta_i = delta[i * delta_stride]
+            block_1 = fma(load(a + i * stride), delta_i, block_1)
+            block_2 = fma(load(a + (i * stride + v)), delta_i, block_2)
+        if first > 0 or not fresh:
+            block_1, block_2 = total_1 + block_1, total_2 + block_2
+        total_1, total_2 = block_1, block_2
+    store(sums, total_1)
+    store(sums + v, total_2)
+
+
+@jit
+def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
+    """The gradient of a layer's only neuron, whose registers hold inputs k, and its update."""
+    outline()
+    weights, n_in = parameters.weights, layer[N_IN]
+    size, delta = 2 * lanes(weights), workspace.delta + layer[A]
+    penalty = hyper.penalty if layer[PENALISED] else 0.0
+    g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))
+    if slab.last and penalty != 0.0:
+        square_single(layer, weights + layer[W], workspace)
+    for k in range(0, n_in, size):
+        q = layer[W] + k
+        if not (slab.first and slab.last):
+            g = parameters.sums + q
+        single_gradient(inputs.a + k, inputs.stride, delta, layer[STRIDE], slab.m, slab.first, g)
+        for r in range(n_in - k, size):  # what lies beyond the inputs shall not grow
+            g[r] = 0
+        if slab.last:
+            update_many(
+                hyper.code, weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, size, penalty, hyper
+            )  # fmt: skip
+            copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
+    if layer[TRAIN_BIAS]:
+        learn_biases(layer, parameters, delta, 0, lanes(weights), g, slab, hyper)
+
+
+@jit
 def strip_work(shape, weights, n):
     """What a strip of n inputs is, in multiply-adds of registers for each sample."""
     rows, registers = n_rows(shape, weights), n_columns(shape, weights) // lanes(weights)
@@ -158,6 +202,8 @@ def strip_work(shape, weights, n):
 def layer_work(layer, weights):
     """What all strips of a layer are."""
     n_in = layer[N_IN]
+    if is_single(layer):
+        return n_in // lanes(weights) + 1
     return layer[PANELS] * strip_work(WIDE, weights, n_in) + layer[NARROW] * strip_work(NARROW_TILE, weights, n_in)
 
 
@@ -171,6 +217,10 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     weights, n_in = parameters.weights, layer[N_IN]
     wide, narrow = n_columns(WIDE, weights), lanes(weights)
     split = layer[PANELS] * wide
+    if is_single(layer):
+        if begin <= 2 * before + layer_work(layer, weights) < end:
+            learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
+        return
     last_wide = min(last_j, split)
     repays_gathering = (last_wide - first_j) // wide >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, PENALISED, SQUARED, SQUARES
-from fastbp.kernels.simd import fma, lanes, load, load16, outline, store, sum_lanes, wide_zeros16, widen
+from fastbp.kernels.simd import fma, lanes, load, load1, load16, outline, store, sum_lanes, wide_zeros16, widen
 
 
 @jit
@@ -34,6 +34,19 @@ def square(layer, w, k, rows, columns, j, workspace):
         store(sums, total_1)
         store(sums + second, total_2)
         sums = sums + step
+
+
+@jit
+def square_single(layer, w, workspace):
+    """The sums of a layer's only neuron, whose weights lie side by side."""
+    outline()
+    sums = workspace.squares + layer[SQUARES]
+    for begin in range(0, layer[N_IN], SQUARED):
+        total = load1(w + begin) * load1(w + begin)
+        for k in range(begin + 1, min(begin + SQUARED, layer[N_IN])):
+            total = fma(load1(w + k), load1(w + k), total)
+        store(sums, total)
+        sums = sums + group_size(layer)
 
 
 @jit

@@ -29,8 +29,16 @@ def is_owned(layer, weights, rows, n_workers):
 
 
 @jit
+def is_single(layer):
+    """Whether it is a layer without panels, whose only neuron's weights lie side by side."""
+    return layer[PANELS] + layer[NARROW] == 0
+
+
+@jit
 def padded_neurons(layer, weights):
-    """Neurons of a layer with those that fill up its last panel."""
+    """Neurons of a layer with those that fill up its last panel, or the register of the only neuron."""
+    if is_single(layer):
+        return lanes(weights)
     return layer[PANELS] * n_columns(WIDE, weights) + layer[NARROW] * lanes(weights)
 
 

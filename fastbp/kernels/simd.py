@@ -278,6 +278,12 @@ def load(typingctx, p):
 
 
 @intrinsic
+def load1(typingctx, p):
+    """One lane."""
+    return _load(p, 1)
+
+
+@intrinsic
 def load16(typingctx, p):
     """16 logical lanes, however many registers they take."""
     return _load(p, 16)
@@ -370,9 +376,7 @@ def spread16(typingctx, p, x):
     return signature(vector_type, p, x), codegen
 
 
-def _wide_zeros(p, n):
-    vector_type = Vector(types.float64, n)
-
+def _zeros(p, vector_type):
     def codegen(context, builder, sig, args):
         return ir.Constant(context.get_value_type(vector_type), None)
 
@@ -380,15 +384,21 @@ def _wide_zeros(p, n):
 
 
 @intrinsic
+def no_sum(typingctx, p):
+    """Zeros, as many as `load(p)` has lanes: the start of a chain of sums."""
+    return _zeros(p, Vector(p.dtype, lanes_of(p.dtype.bitwidth // 8)))
+
+
+@intrinsic
 def wide_zeros(typingctx, p):
     """As many float64 zeros as `load(p)` has lanes: the start of a sum."""
-    return _wide_zeros(p, lanes_of(p.dtype.bitwidth // 8))
+    return _zeros(p, Vector(types.float64, lanes_of(p.dtype.bitwidth // 8)))
 
 
 @intrinsic
 def wide_zeros16(typingctx, p):
     """16 float64 zeros: the start of a horizontal sum."""
-    return _wide_zeros(p, 16)
+    return _zeros(p, Vector(types.float64, 16))
 
 
 # Arithmetic and comparisons

@@ -6,7 +6,8 @@ A `Tile` is rows x vectors of hardware lanes. The three products of backpropagat
 The shape of a tile is part of its type and comes from a token, `WIDE` (two vectors) or `NARROW` (one), used where
 a layer's last neurons fill one register only. The number of rows follows the registers of the compilation target:
 enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled. `TALL_WIDE`
-and `TALL_NARROW` have two rows more where there are registers for them.
+and `TALL_NARROW` have two rows more where there are registers for them; `SINGLE` has one lane, for a layer's only
+neuron.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ WIDE: Any = (0, 0)
 NARROW: Any = (0,)
 TALL_WIDE: Any = (0.0, 0.0) if many_registers() else WIDE
 TALL_NARROW: Any = (0.0,) if many_registers() else NARROW
+SINGLE: Any = (False,)
+
+
+_SINGLE_ROWS = 8
 
 
 def rows_of(vectors: int, tall: bool = False) -> int:
@@ -34,27 +39,26 @@ def rows_of(vectors: int, tall: bool = False) -> int:
 
 
 class Tile(types.Type):
-    """`rows` x `vectors` SIMD registers of `dtype`."""
+    """`rows` x `vectors` SIMD registers of so many `lanes` of `dtype`."""
 
-    def __init__(self, dtype, rows, vectors):
-        self.dtype, self.rows, self.vectors = dtype, rows, vectors
-        super().__init__(name=f"Tile({dtype}, {rows}, {vectors})")
+    def __init__(self, dtype, rows, vectors, lanes):
+        self.dtype, self.rows, self.vectors, self.lanes = dtype, rows, vectors, lanes
+        super().__init__(name=f"Tile({dtype}, {rows}, {vectors}, {lanes})")
 
 
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager, fe_type):
         element = manager.lookup(fe_type.dtype).get_value_type()
-        vector = ir.VectorType(element, lanes_of(fe_type.dtype.bitwidth // 8))
+        vector = ir.VectorType(element, fe_type.lanes)
         super().__init__(manager, fe_type, ir.ArrayType(vector, fe_type.rows * fe_type.vectors))
 
 
-def _rows(shape):
-    return rows_of(shape.count, shape.dtype == types.float64)
-
-
 def _tile_type(shape, p):
-    return Tile(p.dtype, _rows(shape), shape.count)
+    if shape.dtype == types.boolean:
+        return Tile(p.dtype, _SINGLE_ROWS, 1, 1)
+    rows = rows_of(shape.count, shape.dtype == types.float64)
+    return Tile(p.dtype, rows, shape.count, lanes_of(p.dtype.bitwidth // 8))
 
 
 def _registers(builder, tile):
@@ -78,13 +82,14 @@ def _constant(shape, p, n):
 @intrinsic
 def n_rows(typingctx, shape, p):
     """Rows of a tile of that shape and of p's dtype."""
-    return _constant(shape, p, _rows(shape))
+    return _constant(shape, p, _tile_type(shape, p).rows)
 
 
 @intrinsic
 def n_columns(typingctx, shape, p):
     """Elements in a row of a tile of that shape and of p's dtype."""
-    return _constant(shape, p, shape.count * lanes_of(p.dtype.bitwidth // 8))
+    tile = _tile_type(shape, p)
+    return _constant(shape, p, tile.vectors * tile.lanes)
 
 
 @intrinsic
@@ -214,8 +219,7 @@ def _store_rows(p, offsets, tile, finish):
         for offset in cgutils.unpack_tuple(builder, args[1], tile.rows):
             row = builder.gep(args[0], [offset])
             for v in range(tile.vectors):
-                step = v * lanes_of(tile.dtype.bitwidth // 8)
-                places.append(builder.gep(row, [ir.Constant(ir.IntType(64), step)]))
+                places.append(builder.gep(row, [ir.Constant(ir.IntType(64), v * tile.lanes)]))
         # every value is finished before the first is stored: rows that repeat a sample store the same again
         values = [finish(builder, v, place) for v, place in zip(_registers(builder, args[2]), places, strict=True)]
         for value, place in zip(values, places, strict=True):
