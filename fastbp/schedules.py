@@ -7,6 +7,7 @@ its optimizer: `fit` starts it anew, `partial_fit` continues it.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ class Progress:
     divisions: int = 0
 
 
-class Schedule:
+class Schedule(ABC):
     """A learning rate that changes; derive from it and override `rates` for one of your own.
 
     Examples
@@ -80,6 +81,7 @@ class Schedule:
         """Name of the figure of the history that it watches, if any."""
         return None
 
+    @abstractmethod
     def rates(self, moments: Moments, progress: Progress) -> NDArray[np.float64]:
         """Return the learning rate of each of these mini-batches, positive and finite float64.
 
@@ -90,8 +92,6 @@ class Schedule:
         progress : Progress
             After the last epoch that was completed.
         """
-        # for a user's own schedule that lacks it
-        raise NotImplementedError(f"{type(self).__name__} has no method rates(moments, progress): give it one")
 
     def after(self, progress: Progress, history: History, epoch: int, n_samples: int) -> Progress:
         """Return the progress after one epoch more, of which the history tells."""

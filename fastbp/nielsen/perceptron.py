@@ -6,6 +6,7 @@ the engine would take longer.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,7 @@ Floats = NDArray[Any]
 Function = Callable[[Any], Any]
 
 
-class Perceptron:
+class Perceptron(ABC):
     """Weights and biases layer by layer; forward and backward passes.
 
     Attributes
@@ -37,13 +38,13 @@ class Perceptron:
     biases: list[Floats]
     weights: list[Floats]
 
+    @abstractmethod
     def _functions(self) -> tuple[Function, Function]:
-        """Return sigma and sigma' as they stand in the network's module now."""
-        raise NotImplementedError  # each of the book's modules has its own, which users may patch
+        """Return sigma and sigma' as they stand in the network's own module now, where users may patch them."""
 
+    @abstractmethod
     def _output_delta(self, z: Any, a: Any, y: Any) -> Any:
-        """Return delta of the output layer (BP1)."""
-        raise NotImplementedError  # network: by cost_derivative; network2: by its cost
+        """Return delta of the output layer (BP1): `network` by cost_derivative, `network2` by its cost."""
 
     def feedforward(self, a: Any) -> Any:
         """Return the network's outputs.
