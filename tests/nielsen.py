@@ -12,6 +12,7 @@ import pytest
 from book import network as book_network
 from book import network2 as book_network2
 
+from fastbp.engine.evaluation import Evaluator
 from fastbp.nielsen import descent, network, network2
 
 PAIRS = {"network": (network, book_network), "network2": (network2, book_network2)}
@@ -79,10 +80,10 @@ class Spy:
                 spy.minibatches += len(steps)
                 return super().minibatches(order, starts, steps)
 
-        def evaluate(architecture, parameters, X, *args, **options):
-            spy.evaluated += len(X)
-            return original(architecture, parameters, X, *args, **options)
+        class Counting(Evaluator):
+            def evaluate(self, weights, X, *args, **options):
+                spy.evaluated += len(X)
+                return super().evaluate(weights, X, *args, **options)
 
-        original = descent.evaluate
         monkeypatch.setattr(descent, "Run", Run)
-        monkeypatch.setattr(descent, "evaluate", evaluate)
+        monkeypatch.setattr(descent, "evaluator_of", Counting)

@@ -426,12 +426,12 @@ def test_predictions_follow_what_users_write(change: str) -> None:
 def test_what_is_kept_goes_with_its_estimator() -> None:
     estimator = MLPRegressor(hidden_layer_sizes=(5,), max_iter=1, random_state=0).fit(X, Y)
     estimator.predict(X)
-    parameters = packed(estimator, X.dtype)[1]
-    assert packed(estimator, X.dtype)[1] is parameters
-    arrays = weakref.ref(parameters.weights)
-    del estimator, parameters
+    weights = packed(estimator, X.dtype)[1]
+    assert packed(estimator, X.dtype)[1] is weights
+    kept = weakref.ref(weights)
+    del estimator, weights
     gc.collect()
-    assert arrays() is None
+    assert kept() is None
     large = MLPRegressor(hidden_layer_sizes=(KEPT // 4,), max_iter=1, random_state=0).fit(X, Y)
     assert packed(large, X.dtype)[1] is not packed(large, X.dtype)[1]
     np.testing.assert_array_equal(large.predict(X), large.predict(X))

@@ -21,10 +21,10 @@ from fastbp.engine.workspace import workspace
 from fastbp.kernels import evaluation as word
 from fastbp.kernels import layers as column
 from fastbp.kernels.evaluation import evaluate as evaluate_kernel
-from fastbp.kernels.layers import MEASURED_COLUMNS, Parameters
+from fastbp.kernels.layers import MEASURED_COLUMNS
 from fastbp.kernels.losses import loss_code
 
-__all__ = ["Evaluator", "Source", "evaluate", "evaluator_of", "layout_of", "multiply_adds"]
+__all__ = ["Evaluator", "Source", "evaluator_of", "layout_of", "multiply_adds"]
 
 Source = Floats | SparseRows
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
@@ -174,20 +174,56 @@ class Evaluator:
         n_threads: int | None = None,
         doubt: Callable[[], None] | None = None,
     ) -> NDArray[np.float64]:
-        """Send samples forward: see `evaluate`; `weights` are packed."""
-        n = len(X)
+        """Send samples forward.
+
+        Parameters
+        ----------
+        weights : array
+            Packed.
+        X, y : arrays
+            As for `Run`; without y no cost is computed.
+        classify : bool
+        wanted : dict of l -> array (n, n_out of layer l)
+            Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
+        n_threads : int or None
+        doubt : callable, optional
+            Called at the end where X may have entries that are not finite; nothing was raised because of them.
+
+        Returns
+        -------
+        float64 array (n, 2)
+            Cost and hit of each sample; empty without y.
+        """
+        n, wanted = len(X), wanted or {}
         report = np.zeros((n if y is not None else 0, MEASURED_COLUMNS))
-        if isinstance(X, SparseRows):
-            work = n * multiply_adds(self.architecture, X, training=False)
-        elif n <= self.few and y is None and wanted is not None and wanted.keys() == self._outputs:
-            outputs, doubtful = self.outputs_of_few(weights, X)
-            for array in wanted.values():
-                array[...] = outputs
-            if doubtful and doubt is not None:
-                doubt()
-            return report
+        if isinstance(X, np.ndarray) and n <= self.few and y is None and wanted.keys() == self._outputs:
+            doubtful = self._write_outputs_of_few(weights, X, wanted)
         else:
-            work = n * self._work
+            doubtful = self._share(weights, X, y, classify, wanted, n_threads, report)
+        if doubtful and doubt is not None:
+            doubt()
+        return report
+
+    def _write_outputs_of_few(self, weights: Floats, X: NDArray[Any], wanted: dict[int, Floats]) -> int:
+        """Do without a team, and a call of their own, for a few samples of which nothing but the outputs is wanted."""
+        outputs, doubtful = self.outputs_of_few(weights, X)
+        for array in wanted.values():
+            array[...] = outputs
+        return doubtful
+
+    def _share(
+        self,
+        weights: Floats,
+        X: Source,
+        y: NDArray[Any] | None,
+        classify: bool,
+        wanted: dict[int, Floats],
+        n_threads: int | None,
+        report: NDArray[np.float64],
+    ) -> int:
+        """Let as many workers as it repays share the samples; return how many of these are doubtful."""
+        n = len(X)
+        work = n * (multiply_adds(self.architecture, X, training=False) if isinstance(X, SparseRows) else self._work)
         with Call():
             n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // self._rows))
             if is_open(n_threads):
@@ -196,18 +232,16 @@ class Evaluator:
             rows, deltas = min(n, self._rows), y is not None
             team = [kept or _Buffers(self.layout, rows, deltas=deltas) for _ in range(n_workers)]
             layers = team[0].layers.copy()
-            for l, array in (wanted or {}).items():
+            for l, array in wanted.items():
                 layers[l, column.OUT] = array.ctypes.data
             calls = [self._call(buffers, layers, X, y, classify, report) for buffers in team]
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
-                doubtful = evaluate_kernel(weights, calls[0], n)
+                doubtful: int = evaluate_kernel(weights, calls[0], n)
             else:
                 doubtful = _by_team(weights, calls, n, kept_alive=(team, layers, X, y, wanted, report))
             if kept is not None:
                 self._give_back(kept)
-        if doubtful and doubt is not None:
-            doubt()
-        return report
+        return doubtful
 
     def _call(
         self,
@@ -248,40 +282,3 @@ def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, kept_alive
     if error is not None:
         raise error
     return sum(doubtful)
-
-
-def evaluate(
-    architecture: Architecture,
-    parameters: Parameters,
-    X: Source,
-    y: NDArray[Any] | None = None,
-    *,
-    classify: bool = False,
-    wanted: dict[int, Floats] | None = None,
-    n_threads: int | None = None,
-    doubt: Callable[[], None] | None = None,
-) -> NDArray[np.float64]:
-    """Send samples forward.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    parameters : Parameters
-        Packed; only the weights are read.
-    X, y : arrays
-        As for `Run`; without y no cost is computed.
-    classify : bool
-    wanted : dict of l -> array (n, n_out of layer l)
-        Where the activations of a weight layer shall go; C-contiguous, of the network's dtype.
-    n_threads : int or None
-    doubt : callable, optional
-        Called at the end where X may have entries that are not finite; nothing was raised because of them.
-
-    Returns
-    -------
-    float64 array (n, 2)
-        Cost and hit of each sample; empty without y.
-    """
-    return evaluator_of(architecture).evaluate(
-        parameters.weights, X, y, classify=classify, wanted=wanted, n_threads=n_threads, doubt=doubt
-    )

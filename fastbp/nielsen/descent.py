@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.evaluation import evaluate, layout_of
+from fastbp.engine.evaluation import evaluator_of
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.kernels.layers import ETA, PENALTY, SCALE, STEP_COLUMNS
 from fastbp.nielsen.perceptron import Perceptron
@@ -136,8 +136,9 @@ def outputs(network: Perceptron, samples: Samples) -> Floats | None:
         if architecture is None or X is None:
             return None
         a = np.empty((len(X), architecture.n_out))
-        packed = layout_of(architecture).parameters(network.weights, [b[:, 0] for b in network.biases])
-        evaluate(architecture, packed, X, wanted={len(network.weights) - 1: a})
+        evaluator = evaluator_of(architecture)
+        packed = evaluator.layout.pack(network.weights, [b[:, 0] for b in network.biases])
+        evaluator.evaluate(packed, X, wanted={len(network.weights) - 1: a})
         samples.outputs = a
     return samples.outputs
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
 from fastbp.engine.evaluation import layout_of
-from fastbp.kernels.layers import Parameters
 
 __all__ = ["chain", "packed"]
 
@@ -69,7 +68,7 @@ class _Kept(NamedTuple):
     asked: tuple[str, str, Any]
     arrays: list[Floats]  # copies
     architecture: Architecture
-    parameters: Parameters
+    packed: Floats  # weights and biases
 
     def is_of(self, arrays: Sequence[Any]) -> bool:
         """Whether arrays are those that were packed, to the bit."""
@@ -89,7 +88,7 @@ def _same(array: Floats, kept: Floats) -> bool:
 _kept: WeakKeyDictionary[Any, _Kept] = WeakKeyDictionary()
 
 
-def packed(estimator: Any, X_dtype: Any) -> tuple[Architecture, Parameters]:
+def packed(estimator: Any, X_dtype: Any) -> tuple[Architecture, Floats]:
     """Return an estimator's architecture for samples of this dtype, and its weights and biases packed.
 
     Raises
@@ -104,11 +103,10 @@ def packed(estimator: Any, X_dtype: Any) -> tuple[Architecture, Parameters]:
     if keeps:
         kept = _kept.get(estimator)
         if kept is not None and kept.asked == asked and kept.is_of(arrays):
-            return kept.architecture, kept.parameters
+            return kept.architecture, kept.packed
         arrays = [np.array(array) for array in arrays]
     architecture, weights, biases = chain(arrays[: len(coefs)], arrays[len(coefs) :], *asked)
-    nothing = np.zeros(0, architecture.dtype)
-    parameters = Parameters(layout_of(architecture).pack(weights, biases), nothing, nothing, nothing, nothing)
+    flat = layout_of(architecture).pack(weights, biases)
     if keeps:
-        _kept[estimator] = _Kept(asked, arrays, architecture, parameters)
-    return architecture, parameters
+        _kept[estimator] = _Kept(asked, arrays, architecture, flat)
+    return architecture, flat

@@ -29,7 +29,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_is_fitted, validate_data
 
 from fastbp.architecture import Architecture
-from fastbp.engine.evaluation import evaluate
+from fastbp.engine.evaluation import evaluator_of
 from fastbp.engine.run import Run
 from fastbp.history import History, TrainingState
 from fastbp.inputs import read_only, readable, source
@@ -267,7 +267,8 @@ class Perceptron(MLPParameters, ABC):
         outputs = np.empty((len(rows), self.n_outputs_), dtype)
 
         def score(run: Run) -> float:
-            evaluate(run.architecture, run.parameters, X_held, wanted={len(run.architecture.sizes) - 2: outputs})
+            wanted = {len(run.architecture.sizes) - 2: outputs}
+            evaluator_of(run.architecture).evaluate(run.parameters.weights, X_held, wanted=wanted)
             return self._score_outputs(outputs, y_held, weights)
 
         return Holdout(score)
@@ -349,7 +350,7 @@ class Perceptron(MLPParameters, ABC):
         given, sparse, in_place = X, scipy.sparse.issparse(X), self._has_nothing_to_validate(X)
         if not in_place:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False, ensure_all_finite=sparse)
-        architecture, parameters = packed(self, X.dtype)
+        architecture, weights = packed(self, X.dtype)
         if X.shape[1] != architecture.n_in:
             raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {architecture.n_in} rows")
         rows = X if in_place and X.dtype == architecture.dtype else _laid_out(X, architecture.dtype)
@@ -361,10 +362,8 @@ class Perceptron(MLPParameters, ABC):
             # scikit-learn 1.6 overlooks a NaN in swapped bytes; what float64 cannot hold is infinite only now
             assert_all_finite(rows, estimator_name=type(self).__name__, input_name="X")
 
-        evaluate(
-            architecture, parameters, rows,
-            wanted={len(architecture.sizes) - 2: outputs}, doubt=None if sparse else doubt,
-        )  # fmt: skip
+        wanted = {len(architecture.sizes) - 2: outputs}
+        evaluator_of(architecture).evaluate(weights, rows, wanted=wanted, doubt=None if sparse else doubt)
         return outputs
 
     def _has_nothing_to_validate(self, X: Any) -> bool:
