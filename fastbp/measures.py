@@ -34,10 +34,7 @@ def measure(
 ) -> tuple[float, float | None]:
     """Return the mean cost of samples, and their accuracy or None where it means nothing."""
     classify = classifies(evaluator.architecture, wanted)
-    report = evaluator.evaluate(
-        weights, samples, wanted.array, classify=classify, n_threads=n_threads,
-        doubt=lambda: check_trusted(samples),
-    )  # fmt: skip
+    report = _report(evaluator, weights, samples, wanted, n_threads, classify)
     return _mean(report[:, COST], weight), _mean(report[:, HITS], weight) if classify else None
 
 
@@ -50,11 +47,22 @@ def accuracy(
     weight: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the share of samples, or of their weight, whose class is right: that of targets is their largest."""
-    report = evaluator.evaluate(
-        weights, samples, wanted.array, classify=True, n_threads=n_threads,
+    return _mean(_report(evaluator, weights, samples, wanted, n_threads, True)[:, HITS], weight)
+
+
+def _report(
+    evaluator: Evaluator,
+    weights: NDArray[Any],
+    samples: NDArray[Any] | SparseRows,
+    wanted: Targets,
+    n_threads: int | None,
+    classify: bool,
+) -> NDArray[np.float64]:
+    """Return cost and hit of each sample; refuse samples with numbers that are not finite."""
+    return evaluator.evaluate(
+        weights, samples, wanted.array, classify=classify, n_threads=n_threads,
         doubt=lambda: check_trusted(samples),
     )  # fmt: skip
-    return _mean(report[:, HITS], weight)
 
 
 def _mean(values: NDArray[np.float64], weight: NDArray[np.float64] | None) -> float:
