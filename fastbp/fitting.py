@@ -9,10 +9,9 @@ import copy
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,9 +32,10 @@ from fastbp.schedules import Pace, Schedule
 from fastbp.targets import Targets, sample_weights, targets
 from fastbp.training import Plan, train
 
-__all__ = ["Learner", "exclusive", "fit"]
+__all__ = ["Learner", "exclusively", "fit"]
 
 Floats = NDArray[Any]
+T = TypeVar("T")
 
 
 class Learner(Protocol):
@@ -97,19 +97,31 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_release_after_fork)
 
 
-@contextmanager
-def exclusive(network: Learner, claim: _Claim | None = None) -> Iterator[None]:
-    """Hold the claim on a network. Raises RuntimeError where another thread holds it, or this one already."""
-    claim = claim or _Claim(network, threading.get_ident())
+def exclusively(network: Learner, work: Callable[[], T]) -> T:
+    """Do work while this thread holds the claim on a network, and return what it returns.
+
+    Raises RuntimeError where another thread holds it, or this one already.
+    """
+    claim = _Claim(network, threading.get_ident())
     try:  # an interrupt may come between any two steps
-        if _claims.setdefault(id(network), claim) is not claim:
-            raise RuntimeError(
-                "this network is in training already: wait for that fit to end, or train a copy made by copy.deepcopy"
-            )
-        yield
-    finally:
-        if _claims.get(id(network)) is claim:
-            del _claims[id(network)]
+        try:
+            if _claims.setdefault(id(network), claim) is not claim:
+                raise RuntimeError(
+                    "this network is in training already: wait for that fit to end, or train a copy made by "
+                    "copy.deepcopy"
+                )
+            return work()
+        finally:
+            _release(claim)
+    except BaseException:  # a second signal may have come where the claim was about to be given back
+        _release(claim)
+        raise
+
+
+def _release(claim: _Claim) -> None:
+    """Give a claim back, if it was got."""
+    if _claims.get(id(claim.network)) is claim:
+        del _claims[id(claim.network)]
 
 
 def fit(
@@ -167,29 +179,25 @@ def fit(
     schedules = [] if isinstance(rule, LBFGS) else [rule.schedule]
     _check_needs([*watchers, *schedules], classify, validation is not None or n_held_out > 0)
 
-    claim = _Claim(network, threading.get_ident())
-    try:
-        with exclusive(network, claim):
-            chosen = np.arange(len(samples) - n_held_out)
-            if n_held_out:
-                drawn = network._rng.permutation(len(samples))
-                chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
-                measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
-                validation = measured, wanted.take(held_out)
-            data = _Data(samples, wanted, classify, chosen, validation, n_threads, weight, penalty)
-            if isinstance(rule, LBFGS):
-                return _minimize(network, data, rule, watchers, publishes=bool(callbacks))
-            remembered = OptimizerState.fresh(rule)
-            if resume and network._optimizer is not None:
-                remembered = network._optimizer.handed_to(rule)
-            batch_size = min(batch_size, len(chosen))
-            return _descend(
-                network, data, rule, remembered, epochs, batch_size, shuffle, watchers, publishes=bool(callbacks)
-            )
-    except BaseException:  # a second signal may have come where the claim was about to be given back
-        if _claims.get(id(network)) is claim:
-            del _claims[id(network)]
-        raise
+    def work() -> History:
+        chosen, validated = np.arange(len(samples) - n_held_out), validation
+        if n_held_out:
+            drawn = network._rng.permutation(len(samples))
+            chosen, held_out = np.sort(drawn[n_held_out:]), np.sort(drawn[:n_held_out])
+            measured = samples.take(held_out) if isinstance(samples, SparseRows) else samples[held_out]
+            validated = measured, wanted.take(held_out)
+        data = _Data(samples, wanted, classify, chosen, validated, n_threads, weight, penalty)
+        if isinstance(rule, LBFGS):
+            return _minimize(network, data, rule, watchers, publishes=bool(callbacks))
+        remembered = OptimizerState.fresh(rule)
+        if resume and network._optimizer is not None:
+            remembered = network._optimizer.handed_to(rule)
+        return _descend(
+            network, data, rule, remembered, epochs, min(batch_size, len(chosen)), shuffle, watchers,
+            publishes=bool(callbacks),
+        )  # fmt: skip
+
+    return exclusively(network, work)
 
 
 def _descend(

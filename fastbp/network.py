@@ -15,7 +15,7 @@ from fastbp.callbacks import Callback
 from fastbp.engine.evaluation import Evaluator
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.engine.sparse import SparseRows
-from fastbp.fitting import exclusive, fit
+from fastbp.fitting import exclusively, fit
 from fastbp.history import History
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import check_trusted, source
@@ -124,8 +124,7 @@ class Network:
     def weights(self, weights: Sequence[ArrayLike]) -> None:
         given = self._one_a_layer(weights, "weights")
         checked = [self._layer_weights(l, w, f"weights[{l}]") for l, w in enumerate(given)]
-        with exclusive(self):
-            self._publish(checked, self._published.biases)
+        exclusively(self, lambda: self._publish(checked, self._published.biases))
 
     @property
     def biases(self) -> tuple[Floats, ...]:
@@ -136,8 +135,7 @@ class Network:
     def biases(self, biases: Sequence[ArrayLike]) -> None:
         given = self._one_a_layer(biases, "biases")
         checked = [self._layer_biases(l, b, f"biases[{l}]") for l, b in enumerate(given)]
-        with exclusive(self):
-            self._publish(self._published.weights, checked)
+        exclusively(self, lambda: self._publish(self._published.weights, checked))
 
     def set_layer(self, l: int, weights: ArrayLike | None = None, biases: ArrayLike | None = None) -> None:
         """Replace the weights or biases of one layer by copies of what is given.
@@ -173,13 +171,16 @@ class Network:
         l %= n
         w = None if weights is None else self._layer_weights(l, weights, "weights")
         b = None if biases is None else self._layer_biases(l, biases, "biases")
-        with exclusive(self):
+
+        def replace() -> None:
             all_w, all_b = list(self._published.weights), list(self._published.biases)
             if w is not None:
                 all_w[l] = w
             if b is not None:
                 all_b[l] = b
             self._publish(all_w, all_b)
+
+        exclusively(self, replace)
 
     def summary(self) -> str:
         """Return a table of the layers.

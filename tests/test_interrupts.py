@@ -298,6 +298,52 @@ def test_the_second_interrupt_at_each_step(cases: Cases, tmp_path: Path) -> None
     cases.count(tried, tried - len(failures), "\n".join(failures))
 
 
+def test_an_interrupt_at_each_step_of_an_assignment(tmp_path: Path) -> None:
+    """The network is left to others, also where the KeyboardInterrupt and its frames are kept as `sys.last_value`."""
+    code = """
+        def attempt(assign, k):
+            '''Return the KeyboardInterrupt of a SIGINT at the k-th call, or return of one, if there are so many.'''
+            steps = 0
+
+            def step(frame, event, arg):
+                nonlocal steps
+                if event in ("call", "c_return"):  # where Python looks for signals
+                    steps += 1
+                    if steps == k:
+                        sys.setprofile(None)
+                        signal.raise_signal(signal.SIGINT)
+
+            try:
+                sys.setprofile(step)
+                assign()
+            except KeyboardInterrupt as error:
+                return error
+            finally:
+                sys.setprofile(None)
+
+        network = make()
+        assignments = {
+            "weights": lambda: setattr(network, "weights", network.weights),
+            "biases": lambda: setattr(network, "biases", network.biases),
+            "set_layer": lambda: network.set_layer(0, network.weights[0]),
+        }
+        tried, locked = {}, []
+        for name, assign in assignments.items():
+            tried[name] = 0
+            while error := attempt(assign, tried[name] + 1):
+                tried[name] += 1
+                try:
+                    assign()
+                except RuntimeError:
+                    locked.append([name, tried[name]])
+                    network = make()
+        print(json.dumps([tried, locked]))
+    """
+    tried, locked = run(code, tmp_path)
+    assert min(tried.values()) > 10
+    assert not locked
+
+
 def start_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
     """Return a fit by a team of three."""
     monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
