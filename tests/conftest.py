@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from ledger import Ledger
+from throwaway_package import Package
 
 import fastbp
 from fastbp.datasets import Digits, Mnist, load_digits, load_mnist
@@ -75,3 +76,9 @@ def mnist() -> Mnist:
     for array in data:
         array.flags.writeable = False
     return data
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    """Return a throw-away package of kernels with an empty cache."""
+    return Package(tmp_path)
