@@ -39,6 +39,7 @@ from fastbp.kernels.layers import (
     SCALE,
     SLAB,
     STRIDE,
+    WHOLE,
     A,
     Inputs,
     Layers,
@@ -50,7 +51,7 @@ from fastbp.kernels.simd import pointer, pointer_at
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 
-FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, BARRIER, WHOLE = range(7)
+FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, BARRIER, MINIBATCH = range(7)
 NAMES = ["forward", "activation", "output and loss", "delta", "gradient and update", "2 barriers", "mini-batch"]
 LEAST_SECONDS = 0.02  # of one measurement: a team starts in less than a hundredth of it
 ROUNDS = 5
@@ -79,7 +80,9 @@ def perform(
         elif samples.gathered:
             inputs = Inputs(workspace.a, workspace.index, samples.gathered, layer[N_IN])
         if part == FORWARD:
-            forward_together(one, parameters, inputs, non_zeros, workspace, m, words, worker, n_workers)
+            forward_together(
+                one, parameters, inputs, non_zeros, workspace, m, begin, end, words, worker, n_workers
+            )  # fmt: skip
         elif part == ACTIVATION:
             activate_layer(layer, workspace, begin, end, 0, padded_neurons(layer, parameters.weights), True)
         elif part == OUTPUT:
@@ -87,7 +90,8 @@ def perform(
         elif part == DELTA:
             backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
         elif part == GRADIENT:
-            gradients(one, parameters, inputs, workspace, worker, n_workers, Slab(m, True, True), hyper, 0)
+            slab = Slab(0, m, True, True, WHOLE)
+            gradients(one, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, 0)
         elif part == BARRIER:
             barrier(words, n_workers)
             barrier(words, n_workers)
@@ -134,7 +138,7 @@ class Anatomy:
         self.order = np.random.default_rng(0).permutation(work.n)
         self.step = work.optimizer().steps(0, np.zeros(1))[0]
         self.step[SCALE] = 1 / work.batch_size
-        self.whole = Part(WHOLE, 0)
+        self.whole = Part(MINIBATCH, 0)
         self.parts = list(self._parts())
         self.peak = 0.0
 

@@ -102,6 +102,27 @@ def test_any_number_of_threads(processes: Processes, dtype: str, n_threads: int)
     assert workload.digest(dtype, n_threads) == digests()[dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("sizes", "batch_size"),
+    [([4, 32, 16, 4], 1500), ([10, 16, 1], 520), ([3, 5, 1, 7, 2], 257), ([33, 40, 3], 1024), ([5, 300, 2], 800)],
+    ids=str,
+)
+def test_whoever_computes_a_block_of_samples(sizes: list[int], batch_size: int, dtype: str) -> None:
+    """Workers take whole blocks where there are few parameters; they are added in order."""
+    problem = draw(np.random.default_rng(32), sizes, 2 * batch_size + 77, hidden="tanh", dtype=dtype)
+    for optimizer in fastbp.SGD(0.1), fastbp.Adam(0.01):
+        results = []
+        for n_threads in 1, 2, 3, 4:
+            network = problem.network()
+            history = network.fit(
+                problem.X, problem.y, epochs=2, batch_size=batch_size, optimizer=optimizer, l2=0.01, shuffle=False,
+                sample_weight=np.linspace(0.1, 2, len(problem.X)), verbose=False, n_threads=n_threads,
+            )  # fmt: skip
+            results.append([array.tobytes() for array in (*network.weights, *network.biases)] + history.loss)
+        assert results[1:] == results[:1] * 3
+
+
 def test_reruns() -> None:
     for dtype in DTYPES:
         assert workload.digest(dtype) == digests()[dtype]

@@ -28,6 +28,8 @@ __all__ = ["Run", "divisors", "scales"]
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds that take as long as the update of a weight which no cache holds
 WORK_PER_WEIGHT = 50
+# Parameters of which a gradient for each block of samples is less to move than the blocks' activations and deltas
+PARAMETERS_BY_BLOCKS = 1 << 14
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
 
@@ -154,8 +156,9 @@ class Run:
         gathered = 0 if lies_so else row_stride(architecture.n_in, architecture.dtype.itemsize)
         rows = min(batch_size, SLAB)
         self._layers, self._workspace = workspace(
-            self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse
-        )
+            self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse,
+            by_blocks=self.n_workers > 1 and rows > BLOCK and not sparse and self.layout.size <= PARAMETERS_BY_BLOCKS,
+        )  # fmt: skip
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1

@@ -7,7 +7,7 @@ import numpy as np
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import STRIP, Workspace
+from fastbp.kernels.layers import BLOCK, STRIP, Workspace
 from fastbp.kernels.tiles import rows_of
 
 
@@ -20,6 +20,7 @@ def workspace(
     training: bool,
     sparse: bool = False,
     deltas: bool = True,
+    by_blocks: bool = False,
 ) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
 
@@ -37,6 +38,8 @@ def workspace(
         Whether a sparse X is trained on.
     deltas : bool
         Whether there are targets.
+    by_blocks : bool
+        Whether workers compute gradients of whole blocks of samples, which are added afterwards.
     """
     layers = layout.layers.copy()
     place = rows * gathered
@@ -45,6 +48,8 @@ def workspace(
         place += rows * int(layer[column.STRIDE])
     tile = rows_of(2) * 2 * layout.lanes  # no other is larger
     strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) if training else 0
+    part_size = layout.size if by_blocks else 0
+    n_parts = rows // BLOCK + 1
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
@@ -57,5 +62,8 @@ def workspace(
         cost=np.zeros(rows),
         hits=np.zeros(rows),
         first=aligned_zeros(int(layers[0, column.B]) if sparse else 0, layout.dtype),
+        parts=aligned_zeros(n_parts * part_size, layout.dtype),
+        bias_parts=aligned_zeros(n_parts * part_size, np.float64),
+        part_size=part_size,
         squares=aligned_zeros(layout.squares_size if training else 0, layout.dtype),
     )

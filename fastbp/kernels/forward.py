@@ -114,10 +114,9 @@ def forward(layers, parameters, inputs, non_zeros, workspace, begin, end):
 
 
 @jit
-def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, team, worker, n_workers):
-    """The same of the first `rows` rows by all workers, when training; False if the call was aborted."""
+def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, begin, end, team, worker, n_workers):
+    """The same of the first `rows` rows by all workers, of which this one has some; False if the call was aborted."""
     weights = parameters.weights
-    begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
     by_rows = True
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS

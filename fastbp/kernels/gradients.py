@@ -3,6 +3,9 @@
 Each element is cut into blocks of `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are added in
 order. A finished tile updates its parameters at once, without passing through memory.
 
+Where there are few parameters and many samples, each worker computes the gradients of whole blocks, whose activations
+and deltas it has at hand, and they are added afterwards.
+
 The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the
 same k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
 """
@@ -18,9 +21,11 @@ from fastbp.kernels.layers import (
     N_OUT,
     NARROW,
     PANELS,
+    PART,
     PENALISED,
     STRIDE,
     STRIP,
+    SUM,
     TRAIN_BIAS,
     WT,
     A,
@@ -31,7 +36,19 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
-from fastbp.kernels.simd import fma, lanes, load, no_sum, outline, prefetch, store, store_rounded, wide_zeros, widen
+from fastbp.kernels.simd import (
+    fma,
+    lanes,
+    load,
+    load_wide,
+    no_sum,
+    outline,
+    prefetch,
+    store,
+    store_rounded,
+    wide_zeros,
+    widen,
+)
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
 from fastbp.kernels.updates import update, update_many
@@ -56,20 +73,41 @@ def weight_gradient(shape, inputs, k, delta, stride, m, fresh, sums):
         store_tile(sums, tile)
 
 
+@jit
+def add_parts(part, part_size, n_parts, fresh, sums, n):
+    """sums[:n] = the sum of the parts of some blocks, or += if not fresh."""
+    outline()
+    for q in range(0, n, lanes(sums)):
+        total = load(part + q)
+        if not fresh:
+            total = load(sums + q) + total
+        for b in range(1, n_parts):
+            total = total + load(part + (b * part_size + q))
+        store(sums + q, total)
+
+
 @inlined
-def bias_gradient(delta, stride, m, columns, fresh, sums):
-    """sums[j] = sum_i delta_ij in float64 for the neurons j of one panel, or += if not fresh."""
+def bias_gradient(delta, stride, part, part_size, columns, slab, sums):
+    """sums[j] = sum_i delta_ij in float64 for the neurons j of one panel, or += if these samples are not the first."""
     second = columns - lanes(delta)  # of the two registers of a row; the first again in a narrow panel
-    total_1 = wide_zeros(delta) if fresh else widen(load(sums))
-    total_2 = wide_zeros(delta) if fresh else widen(load(sums + second))
-    for first in range(0, m, BLOCK):
+    total_1 = wide_zeros(delta) if slab.first else widen(load(sums))
+    total_2 = wide_zeros(delta) if slab.first else widen(load(sums + second))
+    for first in range(0, slab.m, BLOCK):
         block_1, block_2 = wide_zeros(delta), wide_zeros(delta)
-        for i in range(first, min(first + BLOCK, m)):
-            block_1 = block_1 + widen(load(delta + i * stride))
-            block_2 = block_2 + widen(load(delta + (i * stride + second)))
+        if slab.asked == SUM:
+            here = part + first // BLOCK * part_size
+            block_1, block_2 = load_wide(delta, here), load_wide(delta, here + second)
+        else:
+            for i in range(first, min(first + BLOCK, slab.m)):
+                block_1 = block_1 + widen(load(delta + i * stride))
+                block_2 = block_2 + widen(load(delta + (i * stride + second)))
+        if slab.asked == PART:
+            store(part, block_1)
+            store(part + second, block_2)
         total_1, total_2 = total_1 + block_1, total_2 + block_2
-    store_rounded(sums, total_1)
-    store_rounded(sums + second, total_2)
+    if slab.asked != PART:
+        store_rounded(sums, total_1)
+        store_rounded(sums + second, total_2)
 
 
 @jit
@@ -87,13 +125,15 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 
 @jit
-def learn_biases(layer, parameters, delta, j, columns, scratch, slab, hyper):
-    """The gradient of the biases of one panel, which begins at neuron j and at delta, and their update."""
+def learn_biases(layer, parameters, workspace, j, columns, scratch, slab, hyper):
+    """The gradient of the biases of one panel, which begins at neuron j, and their update."""
     outline()
-    q = layer[B] + j
+    q, stride, size = layer[B] + j, layer[STRIDE], workspace.part_size
+    delta = workspace.delta + (layer[A] + slab.begin * stride + j)
+    part = workspace.bias_parts + (slab.begin // BLOCK * size + q)
     b, slot_1, slot_2 = parameters.weights + q, parameters.slot_1 + q, parameters.slot_2 + q
     g = scratch if slab.first and slab.last else parameters.sums + q
-    bias_gradient(delta, layer[STRIDE], slab.m, columns, slab.first, g)
+    bias_gradient(delta, stride, part, size, columns, slab, g)
     if slab.last:
         update_many(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
 
@@ -119,7 +159,7 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
     """
     weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
     columns, rows, n_in = n_columns(shape, weights), n_rows(shape, weights), layer[N_IN]
-    delta = workspace.delta + (layer[A] + j)
+    delta = workspace.delta + (layer[A] + slab.begin * layer[STRIDE] + j)
     size = rows * columns
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
@@ -129,22 +169,27 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
         square(layer, weights + q, k, end - k, columns, j, workspace)
     for k_here in range(k, end, rows):
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
-        if not (slab.first and slab.last):
+        if slab.asked == PART:
+            g = workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
+        elif not (slab.first and slab.last):
             g = parameters.sums + q
         if slab.last and slab.m >= FETCHED_AHEAD:
             prefetch(weights + q, size)
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
-        if k_here + rows > inputs.n:
-            inputs = gather_columns(inputs, slab.m, k_here, rows, workspace, worker)
-        weight_gradient(shape, inputs, k_here, delta, layer[STRIDE], slab.m, slab.first, g)
+        if slab.asked == SUM:
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m), slab.first, g, size)
+        else:
+            if k_here + rows > inputs.n:
+                inputs = gather_columns(inputs, slab.m, k_here, rows, workspace, worker)
+            weight_gradient(shape, inputs, k_here, delta, layer[STRIDE], slab.m, slab.first, g)
         if slab.last:
             update(hyper.code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
             if layer[WT] >= 0:
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, delta, j, columns, g, slab, hyper)
+        learn_biases(layer, parameters, workspace, j, columns, g, slab, hyper)
 
 
 @jit
@@ -170,16 +215,22 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
     """The gradient of a layer's only neuron, whose registers hold inputs k, and its update."""
     outline()
     weights, n_in = parameters.weights, layer[N_IN]
-    size, delta = 2 * lanes(weights), workspace.delta + layer[A]
+    size, delta = 2 * lanes(weights), workspace.delta + (layer[A] + slab.begin * layer[STRIDE])
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))
     if slab.last and penalty != 0.0:
         square_single(layer, weights + layer[W], workspace)
     for k in range(0, n_in, size):
         q = layer[W] + k
-        if not (slab.first and slab.last):
+        if slab.asked == PART:
+            g = workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
+        elif not (slab.first and slab.last):
             g = parameters.sums + q
-        single_gradient(inputs.a + k, inputs.stride, delta, layer[STRIDE], slab.m, slab.first, g)
+        if slab.asked == SUM:
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m), slab.first, g, size)
+        else:
+            a = inputs.a + (inputs.index[0] * inputs.stride + k)
+            single_gradient(a, inputs.stride, delta, layer[STRIDE], slab.m, slab.first, g)
         for r in range(n_in - k, size):  # what lies beyond the inputs shall not grow
             g[r] = 0
         if slab.last:
@@ -188,7 +239,13 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
             )  # fmt: skip
             copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
     if layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, delta, 0, lanes(weights), g, slab, hyper)
+        learn_biases(layer, parameters, workspace, 0, lanes(weights), g, slab, hyper)
+
+
+@jit
+def n_blocks(m):
+    """Into how many blocks m samples are cut."""
+    return (m + BLOCK - 1) // BLOCK
 
 
 @jit
@@ -228,7 +285,7 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         strip_inputs, is_gathered = inputs, False
         for j in range(first_j, last_wide, wide):
             if begin <= 2 * before + work < end:
-                if repays_gathering and not is_gathered:
+                if repays_gathering and slab.asked != SUM and not is_gathered:
                     strip_inputs, is_gathered = gather_columns(inputs, slab.m, k, STRIP, workspace, worker), True
                 learn_strip(WIDE, layer, parameters, strip_inputs, j, k, workspace, worker, slab, hyper)
             before += work
@@ -241,8 +298,8 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
 
 
 @jit
-def gradients(layers, parameters, inputs, workspace, worker, n_workers, slab, hyper, skipped):
-    """A worker's share of all layers but the first `skipped`.
+def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab, hyper, skipped):
+    """One of the shares of all layers but the first `skipped`, computed by a worker.
 
     Of a layer that is owned these are its own neurons, of all others together strips of about the same work.
     """
@@ -250,18 +307,18 @@ def gradients(layers, parameters, inputs, workspace, worker, n_workers, slab, hy
     total = 0
     for l in range(skipped, layers.n):
         layer = layers.table + l * LAYER_COLUMNS
-        if not is_owned(layer, weights, slab.m, n_workers):
+        if not is_owned(layer, weights, slab.m, n_parts):
             total += layer_work(layer, weights)
     before = 0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         if l >= skipped:
             j, last_j = 0, padded_neurons(layer, weights)
-            begin, end = 2 * total * worker // n_workers, 2 * total * (worker + 1) // n_workers
-            if is_owned(layer, weights, slab.m, n_workers):
-                j, last_j = own_neurons(layer, weights, worker, n_workers)
+            begin, end = 2 * total * part // n_parts, 2 * total * (part + 1) // n_parts
+            if is_owned(layer, weights, slab.m, n_parts):
+                j, last_j = own_neurons(layer, weights, part, n_parts)
                 begin, end = 0, EVERYTHING
             learn_strips(layer, parameters, inputs, j, last_j, before, begin, end, workspace, worker, slab, hyper)
             if end != EVERYTHING:
                 before += layer_work(layer, weights)
-        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])
+        inputs = Inputs(workspace.a + layer[A], workspace.index + slab.begin, layer[STRIDE], layer[N_OUT])

@@ -80,12 +80,18 @@ class Inputs(NamedTuple):
     n: int  # inputs of a row that may be read
 
 
+# What is asked of a slab's gradient: all of it; the part of one block, left in `Workspace.parts`; the sum of such parts
+WHOLE, PART, SUM = range(3)
+
+
 class Slab(NamedTuple):
     """The samples at hand, of a mini-batch whose gradient may be the sum over several slabs."""
 
-    m: int
+    begin: int  # the first row
+    m: int  # rows
     first: bool  # whether they begin the mini-batch
     last: bool  # whether they end it
+    asked: int  # WHOLE, PART or SUM
 
 
 class Workspace(NamedTuple):
@@ -100,6 +106,9 @@ class Workspace(NamedTuple):
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly
     first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
+    parts: Any  # gradients of the blocks of a slab
+    bias_parts: Any  # float64: those of the biases
+    part_size: int  # elements between the parts of two blocks; 0 where slabs are not divided by blocks
     squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
 
 

@@ -14,11 +14,12 @@ from fastbp.kernels._jit import entry, jit
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward_together
-from fastbp.kernels.gradients import gradients
+from fastbp.kernels.gradients import gradients, n_blocks
 from fastbp.kernels.layers import (
     ACTIVATION,
     BETA_1,
     BETA_2,
+    BLOCK,
     COST,
     EPSILON,
     ETA,
@@ -28,12 +29,15 @@ from fastbp.kernels.layers import (
     N_IN,
     N_OUT,
     NORM,
+    PART,
     PENALTY,
     REPORT_COLUMNS,
     SCALE,
     SLAB,
     STEP_COLUMNS,
     STRIDE,
+    SUM,
+    WHOLE,
     A,
     Inputs,
     Layers,
@@ -124,6 +128,9 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.cost),
             pointer(workspace.hits),
             pointer(workspace.first),
+            pointer(workspace.parts),
+            pointer(workspace.bias_parts),
+            workspace.part_size,
             pointer(workspace.squares),
         ),
     )
@@ -153,8 +160,12 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
     non_zeros = non_zeros_of(samples, order, NONE)
     for start in range(0, m, SLAB):
         rows = min(m - start, SLAB)
-        slab = Slab(rows, start == 0, start + rows == m)
+        first, last = start == 0, start + rows == m
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
+        by_blocks = workspace.part_size > 0 and n_workers > 1 and n_blocks(rows) >= n_workers
+        if by_blocks:
+            begin = n_blocks(rows) * worker // n_workers * BLOCK
+            end = min(n_blocks(rows) * (worker + 1) // n_workers * BLOCK, rows)
         n_in = layers.table[N_IN]
         inputs = Inputs(pointer_at(samples.x, workspace.a), order + start, samples.x_stride, n_in)
         if samples.gathered:
@@ -162,20 +173,27 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             inputs = Inputs(workspace.a, workspace.index, samples.gathered, n_in)
             if not barrier(team, n_workers):
                 return False
-        if not forward_together(layers, parameters, inputs, non_zeros, workspace, rows, team, worker, n_workers):
+        if not forward_together(
+            layers, parameters, inputs, non_zeros, workspace, rows, begin, end, team, worker, n_workers
+        ):
             return False
         output_rows(layers, samples, order + start, NONE, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
+        for row in range(begin, end if by_blocks else begin, BLOCK):
+            part = Slab(row, min(end - row, BLOCK), True, False, PART)
+            here = Inputs(inputs.a, inputs.index + row, inputs.stride, inputs.n)
+            gradients(layers, parameters, here, workspace, worker, 0, 1, part, hyper, 0)
         if not barrier(team, n_workers):
             return False
+        slab = Slab(0, rows, first, last, SUM if by_blocks else WHOLE)
         if non_zeros.sparse:
             learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
-        gradients(layers, parameters, inputs, workspace, worker, n_workers, slab, hyper, non_zeros.sparse)
+        gradients(layers, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, non_zeros.sparse)
         if worker == 0:
             for i in range(rows):
                 report[COST] += workspace.cost[i]
                 report[HITS] += workspace.hits[i]
-        if not barrier(team, n_workers) and not slab.last:
+        if not barrier(team, n_workers) and not last:
             return False
     if worker == 0 and hyper.penalty != 0.0:
         report[NORM] = norm(layers, workspace)

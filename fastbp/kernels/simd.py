@@ -262,6 +262,15 @@ def outline(typingctx):
 # Loads and stores
 
 
+def _load_as(p, wide):
+    vector_type = Vector(wide.dtype, lanes_of(p.dtype.bitwidth // 8))
+
+    def codegen(context, builder, sig, args):
+        return emit_load(builder, args[1], context.get_value_type(vector_type))
+
+    return vector_type(p, wide), codegen
+
+
 def _load(p, lanes):
     vector_type = Vector(p.dtype, lanes)
 
@@ -281,6 +290,12 @@ def load(typingctx, p):
 def load1(typingctx, p):
     """One lane."""
     return _load(p, 1)
+
+
+@intrinsic
+def load_wide(typingctx, p, wide):
+    """As many float64 as `load(p)` has lanes, from wide."""
+    return _load_as(p, wide)
 
 
 @intrinsic
