@@ -33,8 +33,6 @@ CHUNK_WORK = 2_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 CHUNK_SAMPLES = 1 << 18
-# Samples in a chunk of several epochs at most, and in the orders that are drawn while it is computed
-TOGETHER_SAMPLES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ class Plan:
     penalty_of_sum : float
         L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
         alpha).
+    together : int
+        Samples in a chunk of several epochs at most, and in the orders that are drawn while it is computed.
     """
 
     epochs: int
@@ -91,6 +91,7 @@ class Plan:
     finite: bool = True
     sample_weight: NDArray[np.float64] | None = None
     penalty_of_sum: float = 0.0
+    together: int = 1 << 17
 
     @property
     def n_minibatches(self) -> int:
@@ -171,14 +172,16 @@ class _Loop:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
         plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
-        together = min(limit // n_minibatches, TOGETHER_SAMPLES // n)
+        together = min(limit // n_minibatches, plan.together // n)
         number = 0
         while number < plan.epochs and not self.state.stop:
             unseen = min(plan.epochs - number, self.session.ahead())
             count = int(max(1, min(together, unseen)))
-            self.to_draw = int(min(count, TOGETHER_SAMPLES // n, unseen - count))
+            self.to_draw = int(min(count, plan.together // n, unseen - count))
             if count > 1:
-                order = np.concatenate([self.next_order() for _ in range(count)])
+                order = np.empty(count * n, np.int64)
+                for begin in range(0, count * n, n):
+                    order[begin : begin + n] = self.next_order()
                 epochs = [_Epoch(number + i, order[i * n : (i + 1) * n]) for i in range(count)]
                 yield _Chunk([(epoch, 0, n_minibatches) for epoch in epochs], order)
             else:

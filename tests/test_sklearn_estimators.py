@@ -375,6 +375,21 @@ def test_what_is_read_in_place() -> None:
         assert X.flags.writeable
 
 
+@pytest.mark.parametrize("n", [20_000, 1000])
+def test_the_orders_of_epochs_take_little(n: int) -> None:
+    """Narrow inputs show them: two of the samples, and some more of the epochs of a tiny set, of 8 bytes each."""
+    X = np.random.default_rng(0).standard_normal((n, 2))
+    regressor = MLPRegressor(hidden_layer_sizes=(5,), max_iter=200_000 // n, random_state=0, n_iter_no_change=1000)
+    regressor.fit(X, X[:, 0])
+    tracemalloc.start()
+    try:
+        regressor.fit(X, X[:, 0])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1_000_000, f"{peak} bytes"
+
+
 @pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"], [7], "labels"])
 def test_labels_are_those_of_the_outputs(classes: Any) -> None:
     rng = np.random.default_rng(0)

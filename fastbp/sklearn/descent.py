@@ -134,9 +134,8 @@ class Descent:
     def order(self) -> NDArray[np.int64]:
         """Plan one epoch more; return the order of its samples."""
         if self.rng is not None:
-            permutation = np.arange(len(self.samples))
-            self.rng.shuffle(permutation)
-            self.samples = self.samples[permutation]
+            self.samples = self.samples.copy()  # those of the epoch before may be in use
+            self.rng.shuffle(self.samples)
         return self.samples
 
     def rates(self, first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ __all__ = ["Perceptron", "Problem", "is_stochastic"]
 
 Floats = NDArray[Any]
 STOCHASTIC = ("sgd", "adam")
+TOGETHER = 1 << 15  # samples whose orders are kept: no more memory than scikit-learn takes
 
 
 @dataclass
@@ -189,7 +190,8 @@ class Perceptron(MLPParameters, ABC):
         if self.early_stopping:
             samples, held_out = self._split(problem)
             holdout = self._holdout(problem, y, architecture.dtype, held_out)
-        batch_size = self._batch_size(len(samples))
+        n = len(samples)
+        batch_size = self._batch_size(n)
         run = Run(
             architecture, weights, biases, X, y,
             batch_size=batch_size, update=optimizer.update, state=optimizer.slots, steps=optimizer.steps,
@@ -207,13 +209,14 @@ class Perceptron(MLPParameters, ABC):
             rng=self._random_state if self.shuffle else None, samples=samples, improvement=improvement,
             holdout=holdout, t=self.t_, verbose=bool(self.verbose),
         )  # fmt: skip
+        del samples  # the descent goes on to other orders
         epochs = 1 if incremental else int(self.max_iter)
         plan = Plan(
-            epochs, len(samples), batch_size, descent.order, descent.rates, optimizer.rows, False,
+            epochs, n, batch_size, descent.order, descent.rates, optimizer.rows, False,
             judge=descent.judge, ahead=descent.ahead, finite=False,
-            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha,
+            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha, together=TOGETHER,
         )  # fmt: skip
-        state = TrainingState(self, History(), epochs, len(samples))
+        state = TrainingState(self, History(), epochs, n)
         try:
             train(run, plan, state)
         except KeyboardInterrupt:
