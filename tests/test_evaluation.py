@@ -187,6 +187,40 @@ def test_buffers_kept_are_small():
         assert sum(array.nbytes for array in [*arrays, buffers.inputs, buffers.outputs]) <= 250_000 + 3 * row, sizes
 
 
+def test_buffers_for_many_are_kept_once_and_leave_no_trace():
+    """Whatever was computed in them before, a NaN too: the bits are those of new buffers."""
+    architecture = make((20, 50, 3), "float64").architecture
+    used, (weights, biases) = (
+        Evaluator(architecture),
+        ([np.ones((50, 20)), np.ones((3, 50))], [np.ones(50), np.ones(3)]),
+    )
+    packed = used.layout.pack(weights, biases)
+
+    def outputs(evaluator, X):
+        result = np.empty((len(X), 3))
+        evaluator.evaluate(packed, X, wanted={1: result}, n_threads=1)
+        return result.tobytes()
+
+    for n in 1000, 700, 900, 5000, 200:
+        X = drawn(n, 20, "float64")
+        assert n > used.few
+        outputs(used, np.full((800, 20), np.nan))
+        assert outputs(used, X) == outputs(Evaluator(architecture), X)
+        assert len(used._idle_of_many) == 1
+    taken = [used._take_of_many(), used._take_of_many()]
+    for buffers in taken:
+        used._give_back(buffers)
+    assert used._idle_of_many == taken[:1]
+    arrays = [array for array in taken[0]._kept_alive if isinstance(array, np.ndarray)]
+    assert sum(array.nbytes for array in arrays) <= 200_000
+
+
+def test_buffers_of_wide_layers_are_not_kept():
+    network = make((10, 5000, 5000, 10))
+    network.predict(drawn(100, 10, "float32"), n_threads=1)
+    assert not network._evaluator._idle_of_many
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_workers_that_come_late_find_their_work_done(monkeypatch, dtype):
     """Whichever workers there are share all pieces: also where a single one of three ever gets a core."""

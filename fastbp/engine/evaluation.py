@@ -125,6 +125,8 @@ class Evaluator:
         self._outputs = {len(architecture.sizes) - 2}  # the layer that they come from
         self._loss = loss_code(architecture.loss, architecture.output)
         self._idle: list[_BuffersOfFew] = []  # one operation on it is atomic: nobody else has what was taken
+        self._idle_of_many: list[_Buffers] = []  # likewise, one at most, for pieces of many samples
+        self._keeps_many = self._rows * row_bytes <= _PIECE_BYTES
 
     def _take(self) -> _BuffersOfFew:
         try:
@@ -132,9 +134,18 @@ class Evaluator:
         except IndexError:
             return _BuffersOfFew(self.layout, self.few)
 
-    def _give_back(self, buffers: _BuffersOfFew) -> None:
-        if len(self._idle) < _KEPT:
-            self._idle.append(buffers)
+    def _take_of_many(self) -> _Buffers:
+        try:
+            return self._idle_of_many.pop()
+        except IndexError:
+            return _Buffers(self.layout, self._rows, deltas=False)
+
+    def _give_back(self, buffers: _Buffers) -> None:
+        if isinstance(buffers, _BuffersOfFew):
+            if len(self._idle) < _KEPT:
+                self._idle.append(buffers)
+        elif not self._idle_of_many:
+            self._idle_of_many.append(buffers)
 
     def outputs_of_few(self, weights: Floats, X: NDArray[Any]) -> tuple[Floats, int]:
         """Send a few samples forward in the caller's thread.
@@ -228,7 +239,11 @@ class Evaluator:
             n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // self._rows))
             if is_open(n_threads):
                 n_workers = share_of(n_workers)
-            kept = self._take() if n <= self.few and n_workers == 1 else None
+            kept: _Buffers | None = None
+            if n_workers == 1 and n <= self.few:
+                kept = self._take()
+            elif n_workers == 1 and y is None and self._keeps_many:
+                kept = self._take_of_many()
             rows, deltas = min(n, self._rows), y is not None
             team = [kept or _Buffers(self.layout, rows, deltas=deltas) for _ in range(n_workers)]
             layers = team[0].layers.copy()

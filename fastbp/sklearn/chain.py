@@ -25,6 +25,8 @@ Floats = NDArray[Any]
 ACTIVATIONS = {"logistic": "sigmoid"}
 # Numbers that are kept at most, for each estimator: of more, predictions take longer than packing
 KEPT = 1 << 20
+# Numbers up to which arrays are compared faster as bytes
+FEW = 4096
 
 
 def chain(
@@ -80,6 +82,8 @@ class _Kept(NamedTuple):
 
 def _same(array: Floats, kept: Floats) -> bool:
     if array.dtype.kind == "f" and array.itemsize <= 8:  # 0 and -0 differ, and a NaN is itself
+        if array.size <= FEW:
+            return array.tobytes() == kept.tobytes()
         bits = f"i{array.itemsize}"
         array, kept = array.view(bits), kept.view(bits)
     return bool((array == kept).all())
