@@ -8,6 +8,7 @@ import importlib
 import math
 import sys
 import threading
+import tracemalloc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
