@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,10 @@ def minimize(
 ) -> Any:
     """Minimize by SciPy's L-BFGS-B.
 
+    Its search multiplies vectors as long as the network has parameters, which BLAS gives to threads of its own; after
+    each product these wait in a loop for the next, on the cores that the objective needs. Meanwhile BLAS is therefore
+    held to one thread, where threadpoolctl is installed (scikit-learn brings it).
+
     Parameters
     ----------
     objective : callable
@@ -150,7 +155,18 @@ def minimize(
     >>> bool(result.fun < 1e-12)
     True
     """
-    return scipy_optimize().minimize(objective, start, method="L-BFGS-B", jac=True, callback=after, options=options)
+    optimize = scipy_optimize()  # with its BLAS, which can be held only when it is loaded
+    with _blas_on_one_thread():
+        return optimize.minimize(objective, start, method="L-BFGS-B", jac=True, callback=after, options=options)
+
+
+def _blas_on_one_thread() -> AbstractContextManager[object]:
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def scipy_optimize() -> Any:

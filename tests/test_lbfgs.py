@@ -217,6 +217,38 @@ def test_an_interrupt_leaves_the_last_iterate(after, monkeypatch):
     fit(network)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_blas_has_one_thread_while_it_searches(fails):
+    """Its threads would wait in a loop, on the cores that the objective needs."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    class Look(Callback):
+        def on_epoch_end(self, state):
+            seen.append(threads())
+            if fails:
+                raise KeyError("a callback's own")
+
+    problem, seen = draw(np.random.default_rng(61), [5, 4, 3], 20), []
+    lbfgs.scipy_optimize()
+    before = threads()
+    network = problem.network()
+    try:
+        network.fit(problem.X, problem.y, optimizer=LBFGS(max_iterations=3), callbacks=[Look()], verbose=False)
+    except KeyError:
+        assert fails
+    assert len(seen) == (1 if fails else 3)
+    assert all(set(pools) == {1} for pools in seen)
+    assert threads() == before
+
+
+def test_without_threadpoolctl_blas_is_left_as_it_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert lbfgs.minimize(lambda x: (float(x @ x), 2 * x), np.array([3.0, -4.0])).fun < 1e-9
+
+
 def test_a_loss_that_is_lost():
     """The first evaluation, and a later one: the weights are those of the last iteration."""
     network = Network([1, 1], output="identity", init=[([[3e38]], [0.0])])
