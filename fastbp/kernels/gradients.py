@@ -125,14 +125,25 @@ def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
 
 
 @jit
-def learn_biases(layer, parameters, workspace, j, columns, scratch, slab, hyper):
+def place_of(q, parameters, workspace, worker, slab):
+    """Where the gradient of the parameters from q on is computed: by the worker in its scratch, unless it is kept."""
+    if slab.asked == PART:
+        return workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
+    if slab.first and slab.last:
+        weights = parameters.weights
+        return workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
+    return parameters.sums + q
+
+
+@jit
+def learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper):
     """The gradient of the biases of one panel, which begins at neuron j, and their update."""
     outline()
     q, stride, size = layer[B] + j, layer[STRIDE], workspace.part_size
     delta = workspace.delta + (layer[A] + slab.begin * stride + j)
     part = workspace.bias_parts + (slab.begin // BLOCK * size + q)
     b, slot_1, slot_2 = parameters.weights + q, parameters.slot_1 + q, parameters.slot_2 + q
-    g = scratch if slab.first and slab.last else parameters.sums + q
+    g = place_of(q, parameters, workspace, worker, slab)
     bias_gradient(delta, stride, part, size, columns, slab, g)
     if slab.last:
         update_many(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
@@ -162,17 +173,13 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
     delta = workspace.delta + (layer[A] + slab.begin * layer[STRIDE] + j)
     size = rows * columns
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
     end = min(k + STRIP, n_in)
     if slab.last and penalty != 0.0:
         q = layer[W] + j * layer[K_PADDED] + k * columns
         square(layer, weights + q, k, end - k, columns, j, workspace)
     for k_here in range(k, end, rows):
         q = layer[W] + j * layer[K_PADDED] + k_here * columns
-        if slab.asked == PART:
-            g = workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
-        elif not (slab.first and slab.last):
-            g = parameters.sums + q
+        g = place_of(q, parameters, workspace, worker, slab)
         if slab.last and slab.m >= FETCHED_AHEAD:
             prefetch(weights + q, size)
             prefetch(slot_1 + q, size)
@@ -189,7 +196,7 @@ def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab,
                 wt = parameters.transposed + layer[WT]
                 transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
     if k == 0 and layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, workspace, j, columns, g, slab, hyper)
+        learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper)
 
 
 @jit
@@ -217,15 +224,11 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
     weights, n_in = parameters.weights, layer[N_IN]
     size, delta = 2 * lanes(weights), workspace.delta + (layer[A] + slab.begin * layer[STRIDE])
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    g = workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))
     if slab.last and penalty != 0.0:
         square_single(layer, weights + layer[W], workspace)
     for k in range(0, n_in, size):
         q = layer[W] + k
-        if slab.asked == PART:
-            g = workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
-        elif not (slab.first and slab.last):
-            g = parameters.sums + q
+        g = place_of(q, parameters, workspace, worker, slab)
         if slab.asked == SUM:
             add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m), slab.first, g, size)
         else:
@@ -239,7 +242,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
             )  # fmt: skip
             copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
     if layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, workspace, 0, lanes(weights), g, slab, hyper)
+        learn_biases(layer, parameters, workspace, 0, lanes(weights), worker, slab, hyper)
 
 
 @jit

@@ -148,4 +148,4 @@ def learn_sparse(layer, parameters, inputs, non_zeros, workspace, worker, n_work
                 for c in range(n):
                     g_k[c] = 0.0
         if worker == 0 and layer[TRAIN_BIAS]:
-            learn_biases(layer, parameters, workspace, j, columns, workspace.scratch, slab, hyper)
+            learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper)
