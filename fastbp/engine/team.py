@@ -127,12 +127,11 @@ def run_team(
         for worker in workers:
             worker.join()
     except BaseException as caught:
-        words[ABORT] = 1
+        try:  # nothing may come before it: another signal would outrun the threads
+            _abort(words, workers)
+        except BaseException:  # it came before or after that could wait again
+            _abort(words, workers)
         interruption = _interrupt_behind(caught, before)
-        try:
-            _join(workers)
-        except BaseException:  # another signal, before or after it could wait again: nothing may outrun the threads
-            _join(workers)
         error = interruption.with_traceback(None)  # its frames would keep the threads
         refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering
         if refused and isinstance(interruption, RuntimeError | MemoryError):
@@ -167,8 +166,9 @@ def _check_room() -> None:
             raise MemoryError("no room for another thread") from None
 
 
-def _join(workers: list[_Worker]) -> None:
-    """Wait for those that were started, whatever interrupts; each ends at its next barrier."""
+def _abort(words: NDArray[Any], workers: list[_Worker]) -> None:
+    """End those that were started, each at its next barrier, and wait for them, whatever interrupts."""
+    words[ABORT] = 1
     deadline = time.monotonic() + _PATIENCE
     for worker in workers:
         while True:
