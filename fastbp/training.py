@@ -324,6 +324,9 @@ class _Loop:
             good = place // n_minibatches
             run.restore(self.snapshot)
             _advance(run, tables, 0, good * n_minibatches)
+            if not run.is_finite():  # X was changed meanwhile
+                good = 0
+                run.restore(self.snapshot)
         except BaseException:  # interrupted half-way: the snapshot is the last state that is known to be finite
             try:
                 run.restore(self.snapshot)
