@@ -56,12 +56,12 @@ def collected(found, name):
 # The cluster
 # -----------
 # Two processes of one thread each. dask sets OMP_NUM_THREADS to 1 in them, which fastbp heeds: as many candidates train
-# at a time as there are workers, each on one core.
+# at a time as there are workers, each on one core. The status page gets any free port: another cluster may have 8787.
 
 
 def search_on_cluster(X, y):
     """Return the same search, its candidates trained by two worker processes."""
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     with cluster, Client(cluster), joblib.parallel_config("dask"):
         return search(X, y)
 

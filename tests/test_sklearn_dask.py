@@ -56,7 +56,7 @@ def main():
     with joblib.parallel_config("sequential"):
         local = search()
         scores = cross_val_score(MLPRegressor(random_state=0, tol=0.1), X, X[:, 0], cv=4)
-    cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, local_directory=sys.argv[1])
+    cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", local_directory=sys.argv[1])
     with cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         workers = list(client.run(os.getpid).values())
