@@ -46,8 +46,8 @@ from fastbp.kernels.layers import (
     Slab,
 )
 from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
+from fastbp.kernels.pointers import pointer, pointer_at
 from fastbp.kernels.shares import padded_neurons
-from fastbp.kernels.simd import pointer, pointer_at
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from fastbp.engine.cores import available_cores
 from fastbp.kernels._jit import OPTIONS
-from fastbp.kernels.simd import fma, lanes, load, pointer, store
+from fastbp.kernels.pointers import pointer
+from fastbp.kernels.simd import fma, lanes, load, store
 
 CHAINS = 12
 LEAST_SECONDS = 0.03

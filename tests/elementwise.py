@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.kernels import elementary
-from fastbp.kernels.simd import load16, pointer, store
+from fastbp.kernels.pointers import pointer
+from fastbp.kernels.simd import load16, store
 from fastbp.kernels.threads import flush_subnormals, restore_mode
 
 Floats = NDArray[Any]

@@ -18,7 +18,7 @@ from problems import Array, Problem, draw
 import fastbp
 from fastbp.engine.memory import aligned_zeros
 from fastbp.engine.team import run_team
-from fastbp.kernels.simd import pointer
+from fastbp.kernels.pointers import pointer
 from fastbp.kernels.threads import ABORT, TEAM_WORDS, barrier, flush_subnormals, gather, restore_mode
 
 DTYPES = ["float32", "float64"]

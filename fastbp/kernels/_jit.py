@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 
 import llvmlite
 import numba
+import numba.extending
 import numpy as np
 import numpy.ma  # by Numba at the first call: too late, a fork meanwhile would leave the child a half-made module
 
@@ -62,6 +63,17 @@ def inlined(function: Function) -> Function:
     """Compile a kernel that becomes a part of the kernel which calls it: the body of a hot loop."""
     compiled: Function = _njit(**INNER, forceinline=True)(function)
     return compiled
+
+
+@numba.extending.intrinsic
+def outline(typingctx: Any) -> Any:
+    """Keep the kernel that calls this from becoming a part of its callers, where that would only cost compile time."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return numba.types.void(), codegen
 
 
 def entry(function: Function) -> Function:

@@ -26,7 +26,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.minibatch import NONE, non_zeros_of, output_rows
 from fastbp.kernels.output import output
-from fastbp.kernels.simd import float64_at, pointer, pointer_at
+from fastbp.kernels.pointers import float64_at, pointer, pointer_at
 from fastbp.kernels.threads import aborted, claim, flush_subnormals, restore_mode
 
 # Columns of a call. Addresses: of the table of layers, the workspace's activations and deltas, 0, 1, 2, ..., cost and

@@ -6,8 +6,9 @@ from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
 from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, Inputs, W
 from fastbp.kernels.memory import copy
+from fastbp.kernels.pointers import pointer_at
 from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
-from fastbp.kernels.simd import lanes, load16, pointer_at, store
+from fastbp.kernels.simd import lanes, load16, store
 from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import (

@@ -12,7 +12,7 @@ same k follow each other, so that these columns of the inputs are fetched from m
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import inlined, jit
+from fastbp.kernels._jit import inlined, jit, outline
 from fastbp.kernels.layers import (
     BLOCK,
     K_PADDED,
@@ -35,20 +35,9 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
+from fastbp.kernels.pointers import prefetch
 from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
-from fastbp.kernels.simd import (
-    fma,
-    lanes,
-    load,
-    load_wide,
-    no_sum,
-    outline,
-    prefetch,
-    store,
-    store_rounded,
-    wide_zeros,
-    widen,
-)
+from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
 from fastbp.kernels.updates import update, update_many

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.kernels._jit import entry, jit
+from fastbp.kernels._jit import entry, jit, outline
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward_together
@@ -48,7 +48,8 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost
-from fastbp.kernels.simd import float32_at, int32_at, load16, outline, pointer, pointer_at, store
+from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at
+from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper

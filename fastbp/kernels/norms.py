@@ -7,9 +7,9 @@ sizes of the layers.
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, PENALISED, SQUARED, SQUARES
-from fastbp.kernels.simd import fma, lanes, load, load1, load16, outline, store, sum_lanes, wide_zeros16, widen
+from fastbp.kernels.simd import fma, lanes, load, load1, load16, store, sum_lanes, wide_zeros16, widen
 
 
 @jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.activations import SOFTMAX, activate
 from fastbp.kernels.elementary import exp, log
 from fastbp.kernels.losses import categorical_cross_entropy, cost
@@ -12,7 +12,6 @@ from fastbp.kernels.simd import (
     load16,
     load_column16,
     max_lanes,
-    outline,
     spread16,
     store,
     store_column16,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.gradients import learn_biases
 from fastbp.kernels.layers import (
     BLOCK,
@@ -29,7 +29,7 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.norms import square
-from fastbp.kernels.simd import fma, lanes, load, outline, store
+from fastbp.kernels.simd import fma, lanes, load, store
 from fastbp.kernels.updates import update_many
 
 

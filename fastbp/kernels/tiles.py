@@ -19,7 +19,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from fastbp.kernels.simd import Pointer, emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
+from fastbp.kernels.pointers import Pointer
+from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
 WIDE: Any = (0, 0)
 NARROW: Any = (0,)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from numba.extending import intrinsic
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.choice import choose
-from fastbp.kernels.simd import fma, lanes, load, outline, sqrt, store
+from fastbp.kernels.simd import fma, lanes, load, sqrt, store
 
 
 class Hyper(NamedTuple):
