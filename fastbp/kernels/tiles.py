@@ -22,12 +22,12 @@ from numba.extending import intrinsic, models, register_model
 from fastbp.kernels.pointers import Pointer
 from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
+# Numba tells them apart by their types: as many elements as vectors, floats where they are tall, a bool for one lane
 WIDE: Any = (0, 0)
 NARROW: Any = (0,)
 TALL_WIDE: Any = (0.0, 0.0) if many_registers() else WIDE
 TALL_NARROW: Any = (0.0,) if many_registers() else NARROW
 SINGLE: Any = (False,)
-
 
 _SINGLE_ROWS = 8
 
