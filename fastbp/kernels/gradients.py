@@ -295,6 +295,7 @@ def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab
 
     Of a layer that is owned these are its own neurons, of all others together strips of about the same work.
     """
+    outline()
     weights = parameters.weights
     total = 0
     for l in range(skipped, layers.n):
