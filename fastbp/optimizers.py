@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -136,12 +137,19 @@ class Adam:
         (1 - beta_1^t) and epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
         """
         t = np.arange(first + 1, first + len(rates) + 1, dtype=np.float64)
-        correction = np.sqrt(1 - self.beta_2**t)
+        correction = np.sqrt(_bias_correction(self.beta_2, t))
         steps = np.zeros((len(rates), STEP_COLUMNS))
-        steps[:, ETA] = rates * correction / (1 - self.beta_1**t)
+        steps[:, ETA] = rates * correction / _bias_correction(self.beta_1, t)
         steps[:, BETA_1], steps[:, BETA_2] = self.beta_1, self.beta_2
         steps[:, EPSILON] = self.epsilon * correction
         return steps
+
+
+def _bias_correction(beta: float, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 - beta^t for t >= 1, without powers that underflow, which take long: it is 1 where beta^t < 2^-60."""
+    last = max(1.0, -60 * math.log(2) / math.log(beta)) if beta > 0 else 1.0
+    correction: NDArray[np.float64] = 1 - beta ** np.minimum(t, last)
+    return correction
 
 
 @dataclass(frozen=True)

@@ -370,8 +370,11 @@ def _first_overflow(run: Run, tables: Tables, begin: int, end: int) -> int:
 
 
 def _record(epoch: _Epoch, report: NDArray[np.float64], last: int, plan: Plan, seconds: float) -> None:
-    sums = np.vstack(([epoch.cost, epoch.hits], report[:, [COST, HITS]]))
-    epoch.cost, epoch.hits = np.cumsum(sums, axis=0)[-1].tolist()  # one after the other: the same for any chunks
+    terms = np.empty((2, len(report) + 1))
+    terms[:, 0] = epoch.cost, epoch.hits
+    terms[:, 1:] = report[:, [COST, HITS]].T
+    # one after the other: the same for any chunks
+    epoch.cost, epoch.hits = np.add.accumulate(terms, axis=1)[:, -1].tolist()
     epoch.samples = min(last * plan.batch_size, plan.n_samples)
     epoch.seconds += seconds
 
