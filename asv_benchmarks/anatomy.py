@@ -25,7 +25,7 @@ from fastbp.engine.team import run_team
 from fastbp.kernels._jit import OPTIONS
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import activate_layer, forward_together
-from fastbp.kernels.gradients import gradients
+from fastbp.kernels.gradients import block_size, gradients
 from fastbp.kernels.layers import (
     BETA_1,
     BETA_2,
@@ -90,7 +90,7 @@ def perform(
         elif part == DELTA:
             backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
         elif part == GRADIENT:
-            slab = Slab(0, m, True, True, WHOLE)
+            slab = Slab(0, m, block_size(m), True, True, WHOLE)
             gradients(one, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, 0)
         elif part == BARRIER:
             barrier(words, n_workers)

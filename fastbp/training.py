@@ -28,8 +28,8 @@ from fastbp.session import Judge, Session, Validate
 
 __all__ = ["Plan", "train"]
 
-# Multiply-adds between two looks of Python: about 50 ms on one core
-CHUNK_WORK = 2_000_000_000
+# Multiply-adds between two looks of Python: about 50 ms on two cores
+CHUNK_WORK = 4_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 CHUNK_SAMPLES = 1 << 18

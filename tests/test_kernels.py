@@ -19,10 +19,11 @@ from pairwise import pairwise
 from problems import HEADS, HIDDEN, SIZES, Array, Problem, draw, draw_exact
 
 import fastbp
+from fastbp.kernels.layers import BLOCK
 from fastbp.reference import matrix
 
 DTYPES = ["float32", "float64"]
-BATCHES = [1, 2, 4, 5, 6, 9, 10, 11, 255, 256, 257, 1023, 1024, 1025, 2500]
+BATCHES = [1, 2, 4, 5, 6, 9, 10, 11, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025, 2500]
 THREADS = [1, 2, 3, 4, 8]
 BIASES = [True, False, "fixed"]
 
@@ -441,8 +442,8 @@ def test_a_batch_in_another_order(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_twice_the_same_block(dtype: str) -> None:
-    """A block of 256 samples twice: the sum is doubled and the divisor too, exactly."""
-    problem = draw(np.random.default_rng(13), [8, 11, 4], 256, hidden="sigmoid", dtype=dtype)
+    """A block of samples twice: the sum is doubled and the divisor too, exactly."""
+    problem = draw(np.random.default_rng(13), [8, 11, 4], BLOCK, hidden="sigmoid", dtype=dtype)
     network = problem.network()
     once = network.gradients(problem.X, problem.y)
     twice = network.gradients(np.tile(problem.X, (2, 1)), np.tile(problem.y, (2, 1)))

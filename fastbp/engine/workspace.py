@@ -8,7 +8,6 @@ from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
 from fastbp.kernels.layers import BLOCK, STRIP, Workspace
-from fastbp.kernels.tiles import rows_of
 
 
 def workspace(
@@ -46,16 +45,16 @@ def workspace(
     for layer in layers:
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
-    tile = rows_of(2) * 2 * layout.lanes  # no other is larger
+    strip = STRIP * 2 * layout.lanes  # of a wide panel
     strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) if training else 0
     part_size = layout.size if by_blocks else 0
-    n_parts = rows // BLOCK + 1
+    n_parts = 2 * -(-rows // (2 * BLOCK))
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
         a=aligned_zeros(place + slack, layout.dtype),
         delta=aligned_zeros(place + slack if deltas else 0, layout.dtype),
-        scratch=aligned_zeros(n_workers * tile, layout.dtype),
+        scratch=aligned_zeros(n_workers * strip, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
         strip_size=strip_size,
         index=np.arange(rows, dtype=np.int64),

@@ -17,6 +17,7 @@ from fastbp.kernels.tiles import (
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
+    fits_tall,
     n_columns,
     n_rows,
     outer,
@@ -43,12 +44,6 @@ def weighted_sums(shape, inputs, begin, end, w, b, n_in, z, index, z_stride):
 
 
 @jit
-def rounded_up(n, multiple):
-    """The smallest multiple that is at least n."""
-    return (n + multiple - 1) // multiple * multiple
-
-
-@jit
 def activate_columns(code, z, prime, stride, begin, end, first, last, training):
     """a_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it; neurons first <= j < last."""
     for i in range(begin, end):
@@ -71,7 +66,7 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     elif is_single(layer):
         weighted_sums(SINGLE, inputs, begin, end, w, b, n_in, z, index, stride)
     else:
-        tall = rounded_up(end - begin, n_rows(TALL_WIDE, w)) < rounded_up(end - begin, n_rows(WIDE, w))
+        tall = fits_tall(w, end - begin)
         for j in range(first, min(last, split), wide):
             panel = w + j * layer[K_PADDED]
             if tall:

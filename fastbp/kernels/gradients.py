@@ -1,7 +1,7 @@
 """Gradients: dC/dw_jk = a_k delta_j (BP4) and dC/db_j = delta_j (BP3), summed over the mini-batch, then put to use.
 
-Each element is cut into blocks of `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are added in
-order. A finished tile updates its parameters at once, without passing through memory.
+Each element is cut into blocks of at most `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are
+added in order. A finished tile updates its parameters at once, without passing through memory.
 
 Where there are few parameters and many samples, each worker computes the gradients of whole blocks, whose activations
 and deltas it has at hand, and they are added afterwards.
@@ -12,7 +12,7 @@ same k follow each other, so that these columns of the inputs are fetched from m
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import inlined, jit, outline
+from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.layers import (
     BLOCK,
     K_PADDED,
@@ -39,27 +39,53 @@ from fastbp.kernels.pointers import prefetch
 from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
 from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
-from fastbp.kernels.tiles import WIDE, add, consecutive, load_tile, n_columns, n_rows, outer, store_tile, zeros
-from fastbp.kernels.updates import update, update_many
+from fastbp.kernels.tiles import (
+    TALL_NARROW,
+    TALL_WIDE,
+    WIDE,
+    add,
+    consecutive,
+    fits_tall,
+    load_tile,
+    n_columns,
+    n_rows,
+    n_turned,
+    outer,
+    rounded_up,
+    store_tile,
+    turn,
+    zeros,
+)
+from fastbp.kernels.updates import update
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 EVERYTHING = 1 << 62  # more work than any layer is
-FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile of parameters meanwhile
+FETCHED_AHEAD = (
+    32  # samples whose products take long enough to fetch a tile's parameters meanwhile, and update it alone
+)
 
 
-@inlined
-def weight_gradient(shape, inputs, k, delta, stride, m, fresh, sums):
-    """sums[k, j] = sum_i x_ik delta_ij for the k and j of one tile, or += if not fresh."""
-    x, offsets = inputs.a + k, consecutive(shape, delta)
-    for first in range(0, m, BLOCK):
-        tile = zeros(shape, delta)
-        for i in range(first, min(first + BLOCK, m)):
-            tile = outer(tile, x + inputs.index[i] * inputs.stride, offsets, delta + i * stride)
-        if first > 0 or not fresh:
-            tile = add(load_tile(shape, sums), tile)
-        store_tile(sums, tile)
+@jit
+def weight_gradient(shape, inputs, k, end, delta, stride, slab, sums):
+    """sums[k, j] = sum_i x_ik delta_ij from k up to `end`, for the j of one panel; or += if there were samples before.
+
+    sums tile after tile, the last one whole.
+    """
+    outline()
+    rows, offsets = n_rows(shape, delta), consecutive(shape, delta)
+    for k_here in range(k, end, rows):
+        x, first = inputs.a + k_here, 0
+        while first < slab.m:  # a range with a step that is no constant divides
+            tile = zeros(shape, delta)
+            for i in range(first, min(first + slab.block, slab.m)):
+                tile = outer(tile, x + inputs.index[i] * inputs.stride, offsets, delta + i * stride)
+            if first > 0 or not slab.first:
+                tile = add(load_tile(shape, sums), tile)
+            store_tile(sums, tile)
+            first += slab.block
+        sums = sums + rows * n_columns(shape, delta)
 
 
 @jit
@@ -75,52 +101,53 @@ def add_parts(part, part_size, n_parts, fresh, sums, n):
         store(sums + q, total)
 
 
-@inlined
-def bias_gradient(delta, stride, part, part_size, columns, slab, sums):
-    """sums[j] = sum_i delta_ij in float64 for the neurons j of one panel, or += if these samples are not the first."""
-    second = columns - lanes(delta)  # of the two registers of a row; the first again in a narrow panel
-    total_1 = wide_zeros(delta) if slab.first else widen(load(sums))
-    total_2 = wide_zeros(delta) if slab.first else widen(load(sums + second))
-    for first in range(0, slab.m, BLOCK):
-        block_1, block_2 = wide_zeros(delta), wide_zeros(delta)
+@jit
+def bias_gradient(delta, stride, part, part_size, slab, sums):
+    """sums[j] = sum_i delta_ij in float64 for the j of one register, or += if these samples are not the first."""
+    total = wide_zeros(delta) if slab.first else widen(load(sums))
+    first = 0
+    while first < slab.m:
+        block = wide_zeros(delta)
         if slab.asked == SUM:
-            here = part + first // BLOCK * part_size
-            block_1, block_2 = load_wide(delta, here), load_wide(delta, here + second)
+            block = load_wide(delta, part + first // slab.block * part_size)
         else:
-            for i in range(first, min(first + BLOCK, slab.m)):
-                block_1 = block_1 + widen(load(delta + i * stride))
-                block_2 = block_2 + widen(load(delta + (i * stride + second)))
+            for i in range(first, min(first + slab.block, slab.m)):
+                block = block + widen(load(delta + i * stride))
         if slab.asked == PART:
-            store(part, block_1)
-            store(part + second, block_2)
-        total_1, total_2 = total_1 + block_1, total_2 + block_2
+            store(part, block)
+        total = total + block
+        first += slab.block
     if slab.asked != PART:
-        store_rounded(sums, total_1)
-        store_rounded(sums + second, total_2)
+        store_rounded(sums, total)
 
 
 @jit
-def transpose_tile(w, rows, columns, k, n_in, j, n_out, wt):
-    """Copy w_jk of one tile, which begins at neurons k and j, into the transposed panels of its layer."""
-    narrow = lanes(w)
-    wide = 2 * narrow
-    for k_here in range(k, min(k + rows, n_in)):
-        panel = k_here // wide * wide
-        width = wide if n_in - panel > narrow else narrow
-        column = wt + (panel * n_out + k_here - panel)
+def transpose_strip(layer, w, k, end, columns, j, wt):
+    """Copy w_jk of a strip of inputs k, ..., end - 1 and one panel from neuron j on into the transposed panels."""
+    outline()
+    narrow, block, n_in = lanes(w), n_turned(w), layer[N_IN]
+    n = min(columns, layer[N_OUT] - j)
+    for k_here in range(k, end, block):
+        panel = k_here // (2 * narrow) * (2 * narrow)
+        width = 2 * narrow if n_in - panel > narrow else narrow
         row = w + (k_here - k) * columns
-        for c in range(min(columns, n_out - j)):
-            column[(j + c) * width] = row[c]
+        column = wt + (panel * layer[N_OUT] + k_here - panel + j * width)
+        for c in range(0, n, narrow):
+            if k_here + block <= end and c + narrow <= n:
+                turn(row + c, columns, column + c * width, width)
+            else:
+                for r in range(min(block, end - k_here)):
+                    for q in range(c, min(c + narrow, n)):
+                        column[q * width + r] = row[r * columns + q]
 
 
 @jit
 def place_of(q, parameters, workspace, worker, slab):
     """Where the gradient of the parameters from q on is computed: by the worker in its scratch, unless it is kept."""
     if slab.asked == PART:
-        return workspace.parts + (slab.begin // BLOCK * workspace.part_size + q)
+        return workspace.parts + (slab.begin // slab.block * workspace.part_size + q)
     if slab.first and slab.last:
-        weights = parameters.weights
-        return workspace.scratch + worker * (n_rows(WIDE, weights) * n_columns(WIDE, weights))  # no tile is larger
+        return workspace.scratch + worker * (STRIP * n_columns(WIDE, parameters.weights))  # no strip is larger
     return parameters.sums + q
 
 
@@ -130,12 +157,13 @@ def learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper):
     outline()
     q, stride, size = layer[B] + j, layer[STRIDE], workspace.part_size
     delta = workspace.delta + (layer[A] + slab.begin * stride + j)
-    part = workspace.bias_parts + (slab.begin // BLOCK * size + q)
+    part = workspace.bias_parts + (slab.begin // slab.block * size + q)
     b, slot_1, slot_2 = parameters.weights + q, parameters.slot_1 + q, parameters.slot_2 + q
     g = place_of(q, parameters, workspace, worker, slab)
-    bias_gradient(delta, stride, part, size, columns, slab, g)
+    for c in range(0, columns, lanes(delta)):
+        bias_gradient(delta + c, stride, part + c, size, slab, g + c)
     if slab.last:
-        update_many(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
+        update(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
 
 
 @jit
@@ -152,56 +180,84 @@ def gather_columns(inputs, m, k, n, workspace, worker):
 
 
 @jit
-def learn_strip(shape, layer, parameters, inputs, j, k, workspace, worker, slab, hyper):
+def tile_rows(weights, wide, tall):
+    """Inputs k of a tile of two registers or one, of more rows or fewer."""
+    if wide:
+        return n_rows(TALL_WIDE, weights) if tall else n_rows(WIDE, weights)
+    return n_rows(TALL_NARROW, weights) if tall else n_rows(NARROW_TILE, weights)
+
+
+@jit
+def gradient_by(wide, tall, inputs, k, end, delta, stride, slab, sums):
+    """`weight_gradient` by tiles of that shape."""
+    if wide and tall:
+        weight_gradient(TALL_WIDE, inputs, k, end, delta, stride, slab, sums)
+    elif wide:
+        weight_gradient(WIDE, inputs, k, end, delta, stride, slab, sums)
+    elif tall:
+        weight_gradient(TALL_NARROW, inputs, k, end, delta, stride, slab, sums)
+    else:
+        weight_gradient(NARROW_TILE, inputs, k, end, delta, stride, slab, sums)
+
+
+@jit
+def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, hyper):
     """The gradient of one strip of a layer, from neurons j and k on, and its update; with k = 0 the biases too.
 
     A mini-batch of several slabs is summed in `parameters.sums`.
     """
+    outline()
     weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
-    columns, rows, n_in = n_columns(shape, weights), n_rows(shape, weights), layer[N_IN]
+    n_in, tall = layer[N_IN], fits_tall(weights, layer[N_IN])
+    columns = n_columns(WIDE, weights) if wide else lanes(weights)
+    rows = tile_rows(weights, wide, tall)
     delta = workspace.delta + (layer[A] + slab.begin * layer[STRIDE] + j)
-    size = rows * columns
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     end = min(k + STRIP, n_in)
+    strip = layer[W] + j * layer[K_PADDED] + k * columns
     if slab.last and penalty != 0.0:
-        q = layer[W] + j * layer[K_PADDED] + k * columns
-        square(layer, weights + q, k, end - k, columns, j, workspace)
-    for k_here in range(k, end, rows):
-        q = layer[W] + j * layer[K_PADDED] + k_here * columns
+        square(layer, weights + strip, k, end - k, columns, j, workspace)
+    # few samples: an update of a strip costs less than those of its tiles
+    at_once = rows if slab.m >= FETCHED_AHEAD and slab.asked != SUM else STRIP
+    for first in range(k, end, at_once):
+        last = min(first + at_once, end)
+        n_k = rounded_up(last - first, rows)
+        q, size = strip + (first - k) * columns, n_k * columns
         g = place_of(q, parameters, workspace, worker, slab)
         if slab.last and slab.m >= FETCHED_AHEAD:
             prefetch(weights + q, size)
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
         else:
-            if k_here + rows > inputs.n:
-                inputs = gather_columns(inputs, slab.m, k_here, rows, workspace, worker)
-            weight_gradient(shape, inputs, k_here, delta, layer[STRIDE], slab.m, slab.first, g)
+            if first + n_k > inputs.n:
+                inputs = gather_columns(inputs, slab.m, first, n_k, workspace, worker)
+            gradient_by(wide, tall, inputs, first, last, delta, layer[STRIDE], slab, g)
         if slab.last:
             update(hyper.code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
-            if layer[WT] >= 0:
-                wt = parameters.transposed + layer[WT]
-                transpose_tile(weights + q, rows, columns, k_here, n_in, j, layer[N_OUT], wt)
+    if slab.last and layer[WT] >= 0:
+        transpose_strip(layer, weights + strip, k, end, columns, j, parameters.transposed + layer[WT])
     if k == 0 and layer[TRAIN_BIAS]:
         learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper)
 
 
 @jit
-def single_gradient(a, stride, delta, delta_stride, m, fresh, sums):
-    """sums[k] = sum_i a_ik delta_i for the inputs k of two registers, or += if not fresh."""
+def single_gradient(a, stride, delta, delta_stride, slab, sums):
+    """sums[k] = sum_i a_ik delta_i for the k of two registers, or += if these samples are not the first."""
     v = lanes(a)
     total_1, total_2 = load(sums), load(sums + v)
-    for first in range(0, m, BLOCK):
+    first = 0
+    while first < slab.m:
         block_1, block_2 = no_sum(a), no_sum(a)
-        for i in range(first, min(first + BLOCK, m)):
+        for i in range(first, min(first + slab.block, slab.m)):
             delta_i = delta[i * delta_stride]
             block_1 = fma(load(a + i * stride), delta_i, block_1)
             block_2 = fma(load(a + (i * stride + v)), delta_i, block_2)
-        if first > 0 or not fresh:
+        if first > 0 or not slab.first:
             block_1, block_2 = total_1 + block_1, total_2 + block_2
         total_1, total_2 = block_1, block_2
+        first += slab.block
     store(sums, total_1)
     store(sums + v, total_2)
 
@@ -219,32 +275,36 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
         q = layer[W] + k
         g = place_of(q, parameters, workspace, worker, slab)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
         else:
             a = inputs.a + (inputs.index[0] * inputs.stride + k)
-            single_gradient(a, inputs.stride, delta, layer[STRIDE], slab.m, slab.first, g)
+            single_gradient(a, inputs.stride, delta, layer[STRIDE], slab, g)
         for r in range(n_in - k, size):  # what lies beyond the inputs shall not grow
             g[r] = 0
         if slab.last:
-            update_many(
-                hyper.code, weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, size, penalty, hyper
-            )  # fmt: skip
+            update(hyper.code, weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, size, penalty, hyper)
             copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
     if layer[TRAIN_BIAS]:
         learn_biases(layer, parameters, workspace, 0, lanes(weights), worker, slab, hyper)
 
 
 @jit
-def n_blocks(m):
-    """Into how many blocks m samples are cut."""
-    return (m + BLOCK - 1) // BLOCK
+def block_size(m):
+    """Samples in a block of m: as many in each as can be, in one block or an even number, for two workers."""
+    pairs = rounded_up(m, 2 * BLOCK) // (2 * BLOCK)
+    return m if m <= BLOCK else rounded_up(m, 2 * pairs) // (2 * pairs)
 
 
 @jit
-def strip_work(shape, weights, n):
+def n_blocks(slab):
+    """Into how many blocks the samples at hand are cut."""
+    return rounded_up(slab.m, slab.block) // slab.block
+
+
+@jit
+def strip_work(weights, wide, tall, n):
     """What a strip of n inputs is, in multiply-adds of registers for each sample."""
-    rows, registers = n_rows(shape, weights), n_columns(shape, weights) // lanes(weights)
-    return (n + rows - 1) // rows * rows * registers
+    return rounded_up(n, tile_rows(weights, wide, tall)) * (2 if wide else 1)
 
 
 @jit
@@ -253,7 +313,10 @@ def layer_work(layer, weights):
     n_in = layer[N_IN]
     if is_single(layer):
         return n_in // lanes(weights) + 1
-    return layer[PANELS] * strip_work(WIDE, weights, n_in) + layer[NARROW] * strip_work(NARROW_TILE, weights, n_in)
+    tall = fits_tall(weights, n_in)
+    return layer[PANELS] * strip_work(weights, True, tall, n_in) + layer[NARROW] * strip_work(
+        weights, False, tall, n_in
+    )
 
 
 @jit
@@ -270,22 +333,22 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         if begin <= 2 * before + layer_work(layer, weights) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
-    last_wide = min(last_j, split)
+    last_wide, tall = min(last_j, split), fits_tall(weights, n_in)
     repays_gathering = (last_wide - first_j) // wide >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):
-        work = strip_work(WIDE, weights, min(STRIP, n_in - k))
+        work = strip_work(weights, True, tall, min(STRIP, n_in - k))
         strip_inputs, is_gathered = inputs, False
         for j in range(first_j, last_wide, wide):
             if begin <= 2 * before + work < end:
                 if repays_gathering and slab.asked != SUM and not is_gathered:
                     strip_inputs, is_gathered = gather_columns(inputs, slab.m, k, STRIP, workspace, worker), True
-                learn_strip(WIDE, layer, parameters, strip_inputs, j, k, workspace, worker, slab, hyper)
+                learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
             before += work
     for k in range(0, n_in, STRIP):
-        work = strip_work(NARROW_TILE, weights, min(STRIP, n_in - k))
+        work = strip_work(weights, False, tall, min(STRIP, n_in - k))
         for j in range(max(first_j, split), last_j, narrow):
             if begin <= 2 * before + work < end:
-                learn_strip(NARROW_TILE, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
+                learn_strip(layer, parameters, inputs, False, j, k, workspace, worker, slab, hyper)
             before += work
 
 

@@ -45,10 +45,10 @@ COST, HITS, NORM = range(3)
 REPORT_COLUMNS = 3
 MEASURED_COLUMNS = 2  # without an update
 
-BLOCK = 256  # samples in one chain of a gradient; blocks are added in order
+BLOCK = 128  # samples at most in one chain of a gradient; blocks are added in order
 STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
 SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
-SLAB = 4 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
+SLAB = 8 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
 
 
 class Parameters(NamedTuple):
@@ -80,7 +80,8 @@ class Inputs(NamedTuple):
     n: int  # inputs of a row that may be read
 
 
-# What is asked of a slab's gradient: all of it; the part of one block, left in `Workspace.parts`; the sum of such parts
+# What is asked of a slab's gradient: all of it; the part of the one block that it is, left in `Workspace.parts`; the
+# sum of such parts
 WHOLE, PART, SUM = range(3)
 
 
@@ -89,6 +90,7 @@ class Slab(NamedTuple):
 
     begin: int  # the first row
     m: int  # rows
+    block: int  # rows whose gradient is one chain
     first: bool  # whether they begin the mini-batch
     last: bool  # whether they end it
     asked: int  # WHOLE, PART or SUM
@@ -99,7 +101,7 @@ class Workspace(NamedTuple):
 
     a: Any
     delta: Any
-    scratch: Any  # one tile for each worker
+    scratch: Any  # the gradient of one strip, for each worker
     strips: Any  # inputs of one strip, for each worker
     strip_size: int
     index: Any  # int64: 0, 1, 2, ...

@@ -14,12 +14,11 @@ from fastbp.kernels._jit import entry, jit, outline
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward_together
-from fastbp.kernels.gradients import gradients, n_blocks
+from fastbp.kernels.gradients import block_size, gradients, n_blocks
 from fastbp.kernels.layers import (
     ACTIVATION,
     BETA_1,
     BETA_2,
-    BLOCK,
     COST,
     EPSILON,
     ETA,
@@ -69,6 +68,14 @@ def targets(samples, sample, label_pointer, y, n):
 
 
 @jit
+def class_wanted(samples, sample, label_pointer, y, n):
+    """The class of one sample, whose y_j lie at y."""
+    if samples.y_stride == 0:
+        return pointer_at(samples.y, label_pointer)[sample]
+    return class_of(y, n)
+
+
+@jit
 def output_rows(layers, samples, order, shift, workspace, begin, end):
     """The output layer's a and delta, cost and hit of rows begin <= i < end; row i is the sample order[i] + shift."""
     layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
@@ -87,7 +94,7 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         z = workspace.a + (layer[A] + i * stride)
         delta = workspace.delta + (layer[A] + i * stride)
         targets(samples, order[i] + shift, order, delta, n)
-        wanted = class_of(delta, n) if samples.classify else -1
+        wanted = class_wanted(samples, order[i] + shift, order, delta, n) if samples.classify else -1
         workspace.cost[i] = output_cost(layer[ACTIVATION], samples.loss, z, delta, n)
         workspace.hits[i] = 1.0 if samples.classify and class_of(z, n) == wanted else 0.0
     if samples.weight:
@@ -163,10 +170,12 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         rows = min(m - start, SLAB)
         first, last = start == 0, start + rows == m
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
-        by_blocks = workspace.part_size > 0 and n_workers > 1 and n_blocks(rows) >= n_workers
+        slab = Slab(0, rows, block_size(rows), first, last, WHOLE)
+        by_blocks = workspace.part_size > 0 and n_workers > 1 and n_blocks(slab) >= n_workers
         if by_blocks:
-            begin = n_blocks(rows) * worker // n_workers * BLOCK
-            end = min(n_blocks(rows) * (worker + 1) // n_workers * BLOCK, rows)
+            slab = Slab(0, rows, slab.block, first, last, SUM)
+            begin = n_blocks(slab) * worker // n_workers * slab.block
+            end = min(n_blocks(slab) * (worker + 1) // n_workers * slab.block, rows)
         n_in = layers.table[N_IN]
         inputs = Inputs(pointer_at(samples.x, workspace.a), order + start, samples.x_stride, n_in)
         if samples.gathered:
@@ -180,13 +189,12 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             return False
         output_rows(layers, samples, order + start, NONE, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
-        for row in range(begin, end if by_blocks else begin, BLOCK):
-            part = Slab(row, min(end - row, BLOCK), True, False, PART)
+        for row in range(begin, end if by_blocks else begin, slab.block):
+            part = Slab(row, min(end - row, slab.block), slab.block, True, False, PART)
             here = Inputs(inputs.a, inputs.index + row, inputs.stride, inputs.n)
             gradients(layers, parameters, here, workspace, worker, 0, 1, part, hyper, 0)
         if not barrier(team, n_workers):
             return False
-        slab = Slab(0, rows, first, last, SUM if by_blocks else WHOLE)
         if non_zeros.sparse:
             learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
         gradients(layers, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, non_zeros.sparse)

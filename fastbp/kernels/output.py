@@ -109,8 +109,8 @@ def class_of(a, n):
     """The class with the largest a_j, the first of equals; with one output, 1 where it is at least 1/2."""
     if n == 1:
         return 1 if a[0] >= 0.5 else 0
-    best = 0
+    best, largest = 0, a[0]
     for j in range(1, n):
-        if a[j] > a[best]:
-            best = j
+        if a[j] > largest:
+            best, largest = j, a[j]
     return best

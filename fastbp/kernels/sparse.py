@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.gradients import learn_biases
 from fastbp.kernels.layers import (
-    BLOCK,
     K_PADDED,
     N_IN,
     NARROW,
@@ -30,7 +29,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.norms import square
 from fastbp.kernels.simd import fma, lanes, load, store
-from fastbp.kernels.updates import update_many
+from fastbp.kernels.updates import update
 
 
 class NonZeros(NamedTuple):
@@ -123,14 +122,14 @@ def learn_sparse(layer, parameters, inputs, non_zeros, workspace, worker, n_work
     k_begin, k_end = groups * worker // n_workers * SQUARED, groups * (worker + 1) // n_workers * SQUARED
     k_end = min(k_end, n_in)
     penalty = hyper.penalty if layer[PENALISED] else 0.0
-    one_block = slab.first and slab.last and m <= BLOCK
+    one_block = slab.first and slab.last and m == slab.block
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
         delta = workspace.delta + (layer[A] + j)
         place = layer[W] + j * layer[K_PADDED]
         g, sums = workspace.first + place, parameters.sums + place
-        for begin in range(0, m, BLOCK):
-            end = min(begin + BLOCK, m)
+        for begin in range(0, m, slab.block):
+            end = min(begin + slab.block, m)
             for i in range(begin, end):
                 scatter(inputs.a, non_zeros, inputs.index[i], k_begin, k_end, delta + i * stride, columns, second, g)
             if not one_block:
@@ -144,7 +143,7 @@ def learn_sparse(layer, parameters, inputs, non_zeros, workspace, worker, n_work
                     square(layer, weights + q, k, rows, columns, j, workspace)
                 g_k, n = total + k * columns, rows * columns
                 slot_1, slot_2 = parameters.slot_1 + q, parameters.slot_2 + q
-                update_many(hyper.code, weights + q, g_k, slot_1, slot_2, n, penalty, hyper)
+                update(hyper.code, weights + q, g_k, slot_1, slot_2, n, penalty, hyper)
                 for c in range(n):
                     g_k[c] = 0.0
         if worker == 0 and layer[TRAIN_BIAS]:

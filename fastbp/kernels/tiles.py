@@ -19,8 +19,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from fastbp.kernels._jit import jit
 from fastbp.kernels.pointers import Pointer
-from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
+from fastbp.kernels.simd import _I32, emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
 # Numba tells them apart by their types: as many elements as vectors, floats where they are tall, a bool for one lane
 WIDE: Any = (0, 0)
@@ -91,6 +92,18 @@ def n_columns(typingctx, shape, p):
     """Elements in a row of a tile of that shape and of p's dtype."""
     tile = _tile_type(shape, p)
     return _constant(shape, p, tile.vectors * tile.lanes)
+
+
+@jit
+def rounded_up(n, multiple):
+    """The smallest multiple that is at least n."""
+    return (n + multiple - 1) // multiple * multiple
+
+
+@jit
+def fits_tall(p, n):
+    """Whether n rows fill tall tiles of p's dtype better than others."""
+    return rounded_up(n, n_rows(TALL_WIDE, p)) < rounded_up(n, n_rows(WIDE, p))
 
 
 @intrinsic
@@ -244,3 +257,52 @@ def multiply_rows(typingctx, p, offsets, tile):
         return builder.fmul(emit_load(builder, place, value.type), value)
 
     return _store_rows(p, offsets, tile, finish)
+
+
+def _turned_rows(p):
+    """Rows of a block that is turned: a part of each strip and panel."""
+    return min(8, lanes_of(p.dtype.bitwidth // 8))
+
+
+@intrinsic
+def n_turned(typingctx, p):
+    """Rows of the blocks that `turn` transposes; their columns are p's lanes."""
+    n = _turned_rows(p)
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.intp, n)
+
+    return types.intp(p), codegen
+
+
+@intrinsic
+def turn(typingctx, p, stride, out, out_stride):
+    """out[c, r] = p[r, c] for one block: rows at r stride, which become columns, and columns at c out_stride."""
+    rows, lanes = _turned_rows(p), lanes_of(p.dtype.bitwidth // 8)
+
+    def shuffled(builder, x, y, lanes_taken):
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes_taken)), lanes_taken))
+
+    def codegen(context, builder, sig, args):
+        p, stride, out, out_stride = args
+        vector = ir.VectorType(context.get_value_type(sig.args[0].dtype), lanes)
+        block = []
+        for r in range(rows):
+            at = builder.gep(p, [builder.mul(stride, ir.Constant(stride.type, r))])
+            block.append(emit_load(builder, at, vector))
+        # each round interleaves the first half of all elements with the second, which moves the highest bit of their
+        # numbers to the lowest place; after as many rounds as r has bits, (r, c) has become (c, r)
+        low = [lane for i in range(lanes // 2) for lane in (i, lanes + i)]
+        high = [lane + lanes // 2 for lane in low]
+        for _ in range(rows.bit_length() - 1):
+            pairs = list(zip(block[: rows // 2], block[rows // 2 :], strict=True))
+            block = [shuffled(builder, x, y, half) for x, y in pairs for half in (low, high)]
+        per_vector = lanes // rows
+        for c in range(lanes):
+            first = c % per_vector * rows
+            x = block[c // per_vector]
+            at = builder.gep(out, [builder.mul(out_stride, ir.Constant(out_stride.type, c))])
+            emit_store(builder, shuffled(builder, x, x, list(range(first, first + rows))), at)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, p, types.intp), codegen

@@ -96,14 +96,14 @@ def sweep(function, w, g, s1, s2, n, penalty, h):
 
 
 @intrinsic
-def update(typingctx, code, w, g, s1, s2, n, penalty, h):
-    """Update n parameters by the rule with that code; g points to their summed gradient."""
+def _update(typingctx, code, w, g, s1, s2, n, penalty, h):
+    """Update by the function with that code."""
     functions = [keep, *(row.function for row in UPDATES.values())]
     return choose(typingctx, functions, (w, g, s1, s2, n, penalty, h), through=sweep)
 
 
 @jit
-def update_many(code, w, g, s1, s2, n, penalty, h):
-    """`update` where a call costs nothing beside it: compiled once, not in each place that calls it."""
+def update(code, w, g, s1, s2, n, penalty, h):
+    """Update n parameters by the rule with that code; g points to their summed gradient."""
     outline()
-    update(code, w, g, s1, s2, n, penalty, h)
+    _update(code, w, g, s1, s2, n, penalty, h)
