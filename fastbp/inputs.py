@@ -9,7 +9,6 @@ compressed rows with increasing columns and no duplicates, and is never made den
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -127,7 +126,8 @@ def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X", trusted: boo
     ----------
     X : array_like or sparse matrix or array of shape (n, n_in)
         As for `rows`; or anything with a method ``tocsr`` that gives compressed rows as SciPy does. CSR whose columns
-        increase without duplicates is read in place, apart from a conversion to `dtype` and int32.
+        increase without duplicates is read in place, apart from a conversion to `dtype` and int32, and from where its
+        rows begin. Who changes it meanwhile makes results useless, but makes no kernel leave its arrays.
     n_in, dtype, name
         As for `rows`.
 
@@ -157,48 +157,45 @@ def source(X: Any, n_in: int, dtype: DTypeLike, *, name: str = "X", trusted: boo
         advice = ADVICE.get(X.dtype.kind, ADVICE["O"]).format(name=name)
         raise TypeError(f"{name} has dtype {X.dtype}; allowed are bools, integers and floats: {advice}")
     csr = X.tocsr()
-    if csr is X:  # places in memory are copied before they are checked, as the caller's may change meanwhile
-        csr = copy.copy(X)
-        csr.indices, csr.indptr = X.indices.copy(), X.indptr.copy()
-    _check_structure(csr, n_in, name)
-    if not _increasing(csr):
-        csr = type(csr)((csr.data, csr.indices, csr.indptr), shape=csr.shape, copy=True)
+    # whoever changes them meanwhile: kernels bound each column where they read it, but not where a row begins
+    data, k, begins = csr.data, csr.indices, np.array(csr.indptr, np.int64)
+    _check_structure(len(data), k, begins, csr.shape[0], n_in, name)
+    if not _increasing(k, begins):
+        csr = type(csr)((data, k, begins), shape=csr.shape, copy=True)
         csr.sum_duplicates()
-    n_values = int(csr.indptr[-1])
+        data, k, begins = csr.data, csr.indices, np.array(csr.indptr, np.int64)
+    n_values = int(begins[-1])
     with np.errstate(all="ignore"):  # an overflow shows as an infinity
-        values = np.require(csr.data[:n_values], dtype, ["C", "A"])
+        values = np.require(data[:n_values], dtype, ["C", "A"])
     for start in range(0, n_values, CHECK_ENTRIES):
         finite = np.isfinite(values[start : start + CHECK_ENTRIES])
         if not finite.all():
             q = start + int(finite.argmin())
-            i = int(np.searchsorted(csr.indptr, q, side="right")) - 1
-            raise ValueError(_not_finite(csr.data[q], i, int(csr.indices[q]), dtype, name))
-    k = np.require(csr.indices[:n_values], np.int32, ["C", "A"])
-    begins = np.require(csr.indptr, np.int64, ["C", "A"])
+            i = int(np.searchsorted(begins, q, side="right")) - 1
+            raise ValueError(_not_finite(data[q], i, int(k[q]), dtype, name))
+    k = np.require(k[:n_values], np.int32, ["C", "A"])
     return SparseRows(read_only(values, dtype), read_only(k, np.int32), read_only(begins, np.int64), n_in)
 
 
-def _check_structure(csr: Any, n_in: int, name: str) -> None:
-    """Refuse what would make a kernel read beyond the arrays: SciPy checks little of it, and arrays may be changed."""
-    n = csr.shape[0]
-    indptr, n_values = csr.indptr, min(len(csr.data), len(csr.indices))
-    if len(indptr) != n + 1 or indptr[0] != 0 or indptr[-1] > n_values or (indptr[1:] < indptr[:-1]).any():
+def _check_structure(n_values: int, k: NDArray[Any], begins: NDArray[np.int64], n: int, n_in: int, name: str) -> None:
+    """Refuse arrays that are no compressed rows: SciPy checks little of it, and they may have been changed."""
+    n_values = min(n_values, len(k))
+    if len(begins) != n + 1 or begins[0] != 0 or begins[-1] > n_values or (begins[1:] < begins[:-1]).any():
         raise ValueError(f"{name} is corrupt: its indptr does not cut {n_values} entries into {n} rows")
-    k = csr.indices[: indptr[-1]]
+    k = k[: begins[-1]]
     if len(k) and (k.min() < 0 or k.max() >= n_in):
         wrong = k.min() if k.min() < 0 else k.max()
         raise ValueError(f"{name} is corrupt: it has an entry in column {wrong}, but columns are 0..{n_in - 1}")
 
 
-def _increasing(csr: Any) -> bool:
+def _increasing(k: NDArray[Any], begins: NDArray[np.int64]) -> bool:
     """Whether the columns increase in every row; SciPy's flag may be out of date."""
-    indptr = csr.indptr
-    k = csr.indices[: indptr[-1]]
+    k = k[: begins[-1]]
     for start in range(0, len(k) - 1, CHECK_ENTRIES):
         here = k[start : start + CHECK_ENTRIES + 1]
         falls = start + 1 + np.flatnonzero(here[1:] <= here[:-1])  # only where a row begins
-        places = np.searchsorted(indptr, falls)
-        if (indptr[np.minimum(places, len(indptr) - 1)] != falls).any():
+        places = np.searchsorted(begins, falls)
+        if (begins[np.minimum(places, len(begins) - 1)] != falls).any():
             return False
     return True
 

@@ -156,8 +156,21 @@ def minimize(
     True
     """
     optimize = scipy_optimize()  # with its BLAS, which can be held only when it is loaded
+    gradient: Vector | None = None
+
+    # SciPy wants the gradient where it has just asked for the loss; with jac=True it would keep a copy of that place
+    def loss(x: Vector) -> float:
+        nonlocal gradient
+        value, gradient = objective(x)
+        return value
+
+    def derivative(x: Vector) -> Vector:
+        nonlocal gradient
+        found, gradient = gradient, None
+        return objective(x)[1] if found is None else found
+
     with _blas_on_one_thread():
-        return optimize.minimize(objective, start, method="L-BFGS-B", jac=True, callback=after, options=options)
+        return optimize.minimize(loss, start, method="L-BFGS-B", jac=derivative, callback=after, options=options)
 
 
 def _blas_on_one_thread() -> AbstractContextManager[object]:

@@ -244,6 +244,22 @@ def test_blas_has_one_thread_while_it_searches(fails):
     assert threads() == before
 
 
+def test_the_gradient_is_asked_for_where_the_loss_was():
+    """It is not computed twice, and the bits are those of SciPy with loss and gradient from one function."""
+
+    def rosenbrock(x):
+        places.append(x.copy())
+        return optimize.rosen(x), optimize.rosen_der(x)
+
+    optimize = lbfgs.scipy_optimize()
+    start, places = np.array([-1.2, 1.0, 0.5]), []
+    result = lbfgs.minimize(rosenbrock, start, maxiter=15)
+    ours, places = places, []
+    expected = optimize.minimize(rosenbrock, start, method="L-BFGS-B", jac=True, options={"maxiter": 15})
+    assert result.nfev == len(ours) > 15
+    assert [x.tobytes() for x in (result.x, *ours)] == [x.tobytes() for x in (expected.x, *places)]
+
+
 def test_without_threadpoolctl_blas_is_left_as_it_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     assert lbfgs.minimize(lambda x: (float(x @ x), 2 * x), np.array([3.0, -4.0])).fun < 1e-9

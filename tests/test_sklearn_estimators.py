@@ -271,6 +271,7 @@ def test_the_gradient_is_that_of_the_loss(weighted: bool) -> None:
     objective = Objective(architecture_of((4, 3, 2), "tanh", "identity", "float64"), X, Y, weights, 0.7)
     vector = rng.standard_normal(23)
     loss, gradient = objective(vector)
+    gradient = gradient.copy()
     for j in range(23):
         step = np.zeros(23)
         step[j] = 1e-5

@@ -20,7 +20,7 @@ class SparseRows:
     values : array (number of non-zeros,) of the network's dtype
         C-contiguous, finite.
     k : int32 array of the same shape
-        The input of each; increasing within a sample, between 0 and n_in - 1.
+        The input of each; increasing within a sample, between 0 and n_in - 1, unless somebody changes them meanwhile.
     begins : int64 array (n + 1,)
         Those of sample i are begins[i] up to begins[i + 1].
     n_in : int

@@ -4,6 +4,9 @@ Leaving out a term 0 w or 0 delta changes no bit of a chain of fused multiply-ad
 same k and i in the same order as those of `forward.py` and `gradients.py`: sparse and dense X give the same bits, where
 nothing is infinite or NaN.
 
+k is the caller's own array, which another thread may change meanwhile. Each number is therefore read once for each use
+(`column`) and bounded there; of a wrong one comes a wrong result, but nothing is read or written beyond the weights.
+
 For the gradient the inputs k are divided among the workers. Each adds what its non-zeros contribute to a gradient that
 is 0 elsewhere, then updates all weights of its k and leaves zeros behind.
 """
@@ -11,6 +14,10 @@ is 0 elsewhere, then updates all weights of its k and leaves zeros behind.
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.gradients import learn_biases
@@ -37,15 +44,26 @@ class NonZeros(NamedTuple):
 
     sparse: int  # 0 where X is dense, and x points to its rows
     begins: Any  # pointer to int64: those of sample i from begins[i] up to begins[i + 1]
-    k: Any  # pointer to int32
+    k: Any  # pointer to int32, read by `column` alone
+
+
+@intrinsic
+def column(typingctx, k, q):
+    """k[q] >= 0, a negative one as a very large; the compiler may not read it a second time (LLVM's "unordered")."""
+
+    def codegen(context, builder, sig, args):
+        k_q = builder.load_atomic(builder.gep(args[0], [args[1]]), "unordered", 4)
+        return builder.zext(k_q, ir.IntType(64))
+
+    return types.int64(k, types.intp), codegen
 
 
 @jit
 def first_with(k, begin, end, limit):
-    """The first of the increasing k[begin : end] that is at least `limit`, or end."""
+    """The first of the increasing k[begin : end] that is at least `limit`, or end; one of them whatever they are."""
     while begin < end:
         middle = (begin + end) // 2
-        if k[middle] < limit:
+        if column(k, middle) < limit:
             begin = middle + 1
         else:
             end = middle
@@ -65,7 +83,7 @@ def panel_of(layer, weights, panel):
 def sparse_sums(layer, weights, inputs, non_zeros, begin, end, a):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample index[i] of the inputs."""
     outline()
-    stride, x = layer[STRIDE], inputs.a
+    stride, x, last_k = layer[STRIDE], inputs.a, layer[N_IN] - 1
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
         w, b, z = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[B] + j), a + (layer[A] + j)
@@ -73,7 +91,7 @@ def sparse_sums(layer, weights, inputs, non_zeros, begin, end, a):
             sample = inputs.index[i]
             z_1, z_2 = load(b), load(b + second)
             for q in range(non_zeros.begins[sample], non_zeros.begins[sample + 1]):
-                w_k = w + non_zeros.k[q] * columns
+                w_k = w + min(column(non_zeros.k, q), last_k) * columns
                 z_1 = fma(load(w_k), x[q], z_1)
                 z_2 = fma(load(w_k + second), x[q], z_2)
             store(z + i * stride, z_1)
@@ -84,12 +102,13 @@ def sparse_sums(layer, weights, inputs, non_zeros, begin, end, a):
 def scatter(x, non_zeros, sample, k_begin, k_end, delta, columns, second, g):
     """g[k, j] += x_k delta_j for the non-zeros of one sample with k_begin <= k < k_end."""
     outline()
-    k, last = non_zeros.k, non_zeros.begins[sample + 1]
+    last = non_zeros.begins[sample + 1]
     delta_1, delta_2 = load(delta), load(delta + second)
-    for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
-        if k[q] >= k_end:
+    for q in range(first_with(non_zeros.k, non_zeros.begins[sample], last, k_begin), last):
+        k = column(non_zeros.k, q)
+        if k >= k_end:
             break
-        g_k = g + k[q] * columns
+        g_k = g + k * columns
         # both before the first is stored: in a narrow panel they are the same
         g_1, g_2 = fma(delta_1, x[q], load(g_k)), fma(delta_2, x[q], load(g_k + second))
         store(g_k, g_1)
@@ -100,11 +119,12 @@ def scatter(x, non_zeros, sample, k_begin, k_end, delta, columns, second, g):
 def collect(non_zeros, sample, k_begin, k_end, columns, second, g, sums):
     """sums[k, j] += g[k, j] and g[k, j] = 0 at the non-zeros of one sample."""
     outline()
-    k, last = non_zeros.k, non_zeros.begins[sample + 1]
-    for q in range(first_with(k, non_zeros.begins[sample], last, k_begin), last):
-        if k[q] >= k_end:
+    last = non_zeros.begins[sample + 1]
+    for q in range(first_with(non_zeros.k, non_zeros.begins[sample], last, k_begin), last):
+        k = column(non_zeros.k, q)
+        if k >= k_end:
             break
-        g_k, sums_k = g + k[q] * columns, sums + k[q] * columns
+        g_k, sums_k = g + k * columns, sums + k * columns
         g_1, g_2 = load(g_k), load(g_k + second)
         sum_1, sum_2 = load(sums_k) + g_1, load(sums_k + second) + g_2
         store(sums_k, sum_1)

@@ -125,7 +125,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     `fit` reads samples where they lie, in any order, with these exceptions: X whose columns are contiguous is copied to
     rows where samples are shuffled (in order of columns each epoch would take longer than the copy), and of a sparse X
-    the places of the numbers are copied, lest somebody change them meanwhile.
+    what does not lie as SciPy's CSR, in order, with int32 for the columns.
 
     Examples
     --------

@@ -35,9 +35,14 @@ def places(sizes: Sequence[int]) -> Places:
     return coefs, intercepts
 
 
-def pack(coefs: Sequence[Floats], intercepts: Sequence[Floats]) -> NDArray[np.float64]:
-    """Return all parameters as one vector."""
-    return np.concatenate([np.asarray(array, np.float64).ravel() for array in (*coefs, *intercepts)])
+def pack(
+    coefs: Sequence[Floats], intercepts: Sequence[Floats], out: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return all parameters as one vector, in `out` if that is given."""
+    arrays = [array.ravel() for array in (*coefs, *intercepts)]
+    if out is None:
+        out = np.empty(sum(array.size for array in arrays))
+    return np.concatenate(arrays, out=out)
 
 
 def unpack(vector: Floats, where: Places) -> tuple[list[Floats], list[Floats]]:
@@ -74,17 +79,21 @@ class Objective:
             biases.append(np.zeros(n_out))
         self._run = Run(architecture, weights, biases, X, y, batch_size=n, update=None, sample_weight=sample_weight)
         self._where = places(architecture.sizes)
+        self._gradient = np.empty(sum(w.size + b.size for w, b in zip(weights, biases, strict=True)))
         self._order, self._starts = np.arange(n), np.array([0, n])
         self._steps = np.zeros((1, STEP_COLUMNS))
         self._steps[:, SCALE] = scales(divisors(self._order, self._starts, sample_weight))
         self._steps[:, PENALTY] = alpha * self._steps[:, SCALE]
 
     def __call__(self, vector: Floats) -> tuple[float, NDArray[np.float64]]:
-        """Return the loss and its gradient; they may be infinite or NaN, as the line search then turns back."""
+        """Return the loss and its gradient, which the next call overwrites.
+
+        They may be infinite or NaN, as the line search then turns back.
+        """
         coefs, intercepts = unpack(vector, self._where)
         self._run.load([w.T for w in coefs], intercepts)
         report = self._run.minibatches(self._order, self._starts, self._steps)
         scale, penalty = self._steps[0, SCALE], self._steps[0, PENALTY]
         loss = float(report[0, COST] * scale + penalty / 2 * report[0, NORM])
         weights, biases = self._run.layout.unpack(self._run.parameters.slot_1, order="F")
-        return loss, pack([w.T for w in weights], biases)
+        return loss, pack([w.T for w in weights], biases, self._gradient)

@@ -197,6 +197,7 @@ class Perceptron(MLPParameters, ABC):
             batch_size=batch_size, update=optimizer.update, state=optimizer.slots, steps=optimizer.steps,
             sample_weight=problem.sample_weight,
         )  # fmt: skip
+        del weights, biases  # lest the run's end be unpacked beside them
         improvement = Improvement(
             self.tol,
             self.n_iter_no_change,
@@ -314,11 +315,10 @@ class Perceptron(MLPParameters, ABC):
         options: dict[str, Any] = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         if self.verbose and [int(part) for part in scipy.__version__.split(".")[:2]] < [1, 15]:
             options["iprint"] = 1  # later ones print nothing
-        result = minimize(
-            Objective(architecture, X, y, problem.sample_weight, self.alpha),
-            pack([w.T for w in weights], biases),
-            **options,
-        )
+        start = pack([w.T for w in weights], biases)
+        del weights, biases
+        self._unpack(start)  # which is kept in any case: the arrays that it was made of need not be
+        result = minimize(Objective(architecture, X, y, problem.sample_weight, self.alpha), start, **options)
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
         self.loss_ = result.fun
         self._unpack(result.x)
