@@ -78,7 +78,7 @@ def perform(
             below = layer + -LAYER_COLUMNS
             inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN])
         elif samples.gathered:
-            inputs = Inputs(workspace.a, workspace.index, samples.gathered, layer[N_IN])
+            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN])
         if part == FORWARD:
             forward_together(
                 one, parameters, inputs, non_zeros, workspace, m, begin, end, words, worker, n_workers

@@ -30,7 +30,7 @@ def workspace(
         Samples whose activations are kept at a time.
     n_workers : int
     gathered : int
-        Stride of the copies of input rows, which stand before the layers; 0 without.
+        Stride of the copies of input rows; 0 without.
     training : bool
         Whether gradients are wanted, too.
     sparse : bool
@@ -41,7 +41,7 @@ def workspace(
         Whether workers compute gradients of whole blocks of samples, which are added afterwards.
     """
     layers = layout.layers.copy()
-    place = rows * gathered
+    place = 0
     for layer in layers:
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
@@ -52,6 +52,7 @@ def workspace(
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     return layers, Workspace(
+        rows=aligned_zeros(rows * gathered + slack if gathered else 0, layout.dtype),
         a=aligned_zeros(place + slack, layout.dtype),
         delta=aligned_zeros(place + slack if deltas else 0, layout.dtype),
         scratch=aligned_zeros(n_workers * strip, layout.dtype),

@@ -49,7 +49,7 @@ def records(weights, call):
             call[X], call[X_STRIDE], NONE, NONE, NONE, call[Y], call[Y_STRIDE], call[LOSS], call[CLASSIFY], NONE,
             call[BEGINS], call[K],
         ),
-        Workspace(a, delta, a, a, NONE, index, cost, hits, a, a, cost, NONE, a),
+        Workspace(a, a, delta, a, a, NONE, index, cost, hits, a, a, cost, NONE, a),
     )  # fmt: skip
 
 

@@ -62,9 +62,7 @@ from fastbp.kernels.updates import update
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 EVERYTHING = 1 << 62  # more work than any layer is
-FETCHED_AHEAD = (
-    32  # samples whose products take long enough to fetch a tile's parameters meanwhile, and update it alone
-)
+FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile's parameters meanwhile
 
 
 @jit
@@ -77,7 +75,7 @@ def weight_gradient(shape, inputs, k, end, delta, stride, slab, sums):
     rows, offsets = n_rows(shape, delta), consecutive(shape, delta)
     for k_here in range(k, end, rows):
         x, first = inputs.a + k_here, 0
-        while first < slab.m:  # a range with a step that is no constant divides
+        while first < slab.m:  # a range whose step is no constant divides
             tile = zeros(shape, delta)
             for i in range(first, min(first + slab.block, slab.m)):
                 tile = outer(tile, x + inputs.index[i] * inputs.stride, offsets, delta + i * stride)

@@ -99,6 +99,7 @@ class Slab(NamedTuple):
 class Workspace(NamedTuple):
     """What a run computes; a and delta have the network's dtype."""
 
+    rows: Any  # copies of the inputs of a slab, where they are gathered
     a: Any
     delta: Any
     scratch: Any  # the gradient of one strip, for each worker
@@ -121,9 +122,7 @@ class Samples(NamedTuple):
     x_stride: int
     x_step: int  # elements between neighbours in a row; 1 unless rows are gathered
     narrow: int  # 1 where X is of float32 and the network of float64; rows are gathered then
-    gathered: (
-        int  # stride of the copies of a mini-batch's rows at offset 0 of the workspace; 0 where X is read in place
-    )
+    gathered: int  # stride of the copies of a mini-batch's rows; 0 where X is read in place
     y: int  # rows of targets of the network's dtype, or class labels of int64
     y_stride: int  # 0 for labels
     loss: int  # code, see losses.py

@@ -127,6 +127,7 @@ def as_pointers(layers, parameters, workspace):
             pointer(parameters.transposed),
         ),
         Workspace(
+            pointer(workspace.rows),
             pointer(workspace.a),
             pointer(workspace.delta),
             pointer(workspace.scratch),
@@ -179,8 +180,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         n_in = layers.table[N_IN]
         inputs = Inputs(pointer_at(samples.x, workspace.a), order + start, samples.x_stride, n_in)
         if samples.gathered:
-            gather_rows(samples, inputs, workspace.a, begin, end)
-            inputs = Inputs(workspace.a, workspace.index, samples.gathered, n_in)
+            gather_rows(samples, inputs, workspace.rows, begin, end)
+            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, n_in)
             if not barrier(team, n_workers):
                 return False
         if not forward_together(
