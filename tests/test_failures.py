@@ -6,6 +6,7 @@ the network is as after some completed mini-batch, and goes on from there.
 
 from __future__ import annotations
 
+import _thread
 import pickle
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Cases
+from teams import team_threads
 
 import fastbp
 from fastbp.engine import evaluation, run, team
@@ -60,7 +62,7 @@ class Walk:
 
     def check(self, network: fastbp.Network) -> int:
         """Assert that nothing is broken; return how many mini-batches were completed."""
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbp-")]
+        assert not team_threads()
         assert (self.X.tobytes(), self.y.tobytes()) == self.given
         done = self.after.index(bits(network))
         remembered = network._optimizer
@@ -121,61 +123,41 @@ def every(
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError])
 def test_a_start_refused(cases: Cases, walk: Walk, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     """The work is done by fewer."""
-    start = threading.Thread.start
 
     @contextmanager
     def refused(k: int) -> Iterator[list[int]]:
         failed: list[int] = []
         count = iter(range(10**6))
 
-        def sometimes(thread: threading.Thread) -> None:
+        def sometimes(*call: Any) -> int:
             if next(count) == k:
                 failed.append(k)
                 raise error("can't start new thread")
-            start(thread)
+            return _thread.start_new_thread(*call)
 
         with monkeypatch.context() as context:
-            context.setattr(threading.Thread, "start", sometimes)
+            context.setattr(team, "start_new_thread", sometimes)
             yield failed
 
     every(cases, walk, refused, None, error.__name__, n_threads=3)
 
 
-@pytest.mark.hazard("failure", "no room for the k-th thread's stack, for every k")
-def test_no_room_for_a_thread(cases: Cases, walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def full(k: int) -> Iterator[list[int]]:
-        failed: list[int] = []
-        count = iter(range(10**6))
-
-        def check() -> None:
-            if next(count) == k:
-                failed.append(k)
-                raise MemoryError
-
-        with monkeypatch.context() as context:
-            context.setattr(team, "_check_room", check)
-            yield failed
-
-    every(cases, walk, full, None, "no room", n_threads=3)
-
-
 NPROC = """
-import resource
+import _thread, resource
 from candidates import KINDS, result
+from fastbp.engine import team
 
 wanted = [result(i) for i in range(KINDS)]
 refused = [0]
-start = threading.Thread.start
 
-def counting(thread):
+def counting(*call):
     try:
-        start(thread)
+        return _thread.start_new_thread(*call)
     except RuntimeError:
         refused[0] += 1
         raise
 
-threading.Thread.start = counting
+team.start_new_thread = counting
 limits = range(1, 7) if os.geteuid() == 0 else [1]
 if os.geteuid() == 0:  # whom no limit concerns
     os.setuid(54321)
@@ -187,7 +169,7 @@ for limit in limits:
             with cases.one(f'{limit} threads allowed, {n_threads} wanted, candidate {i}'):
                 assert result(i, n_threads) == wanted[i]
                 assert refused[0] > before or limit > n_threads or n_threads == 1, 'it was refused'
-                assert threading.active_count() == 1
+                assert _thread._count() == 0
 """
 
 
@@ -197,38 +179,39 @@ def test_no_more_threads_by_rlimit(cases: Cases, tmp_path: Path) -> None:
     cases.count_in_child(tmp_path, NPROC)
 
 
-@pytest.mark.hazard("failure", "the k-th worker dies before it begins, or its entry raises, for every k")
+@pytest.mark.hazard("failure", "the k-th thread has no memory to begin, or its entry raises, for every k")
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("fate", ["dies", "raises"])
 def test_a_failing_worker(cases: Cases, walk: Walk, monkeypatch: pytest.MonkeyPatch, n_threads: int, fate: str) -> None:
+    """What one cannot begin is done by fewer."""
     monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)  # even one worker has a thread
-    work = team._Worker.run
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # what a thread dies of is printed
+    work = team._Worker._run
 
     @contextmanager
     def failing(k: int) -> Iterator[list[int]]:
         failed: list[int] = []
         count = iter(range(10**6))
 
-        def sometimes(worker: Any) -> None:
+        def sometimes(worker: Any, task: Any, *arguments: Any) -> None:
             if next(count) != k:
-                work(worker)
+                work(worker, task, *arguments)
                 return
             failed.append(k)
             if fate == "dies":
-                return
+                raise MemoryError
 
             def raising(*arguments: Any) -> int:
                 raise Failed
 
-            worker._arguments = raising, *worker._arguments[1:]
-            work(worker)
+            work(worker, raising, *arguments)
 
         with monkeypatch.context() as context:
-            context.setattr(team._Worker, "run", sometimes)
+            context.setattr(team._Worker, "_run", sometimes)
             yield failed
 
-    ends = every(cases, walk, failing, MemoryError if fate == "dies" else Failed, fate, n_threads=n_threads)
-    assert ends == {0, 3, 6, 9, STEPS}
+    ends = every(cases, walk, failing, None if fate == "dies" else Failed, fate, n_threads=n_threads)
+    assert ends == ({STEPS} if fate == "dies" else {0, 3, 6, 9, STEPS})
 
 
 @pytest.mark.hazard("failure", "the k-th entry in the caller's own thread raises, for every k")
@@ -441,7 +424,7 @@ def test_a_call_short_of_memory(cases: Cases, walk: Walk, name: str) -> None:
 
 
 ADDRESS_SPACE = """
-import gc, resource
+import _thread, gc, resource
 
 def network(dtype):
     return fastbp.Network([80, 100, 10], hidden='tanh', output='softmax', seed=1, dtype=dtype)
@@ -501,7 +484,7 @@ for N, dtypes in (1, ['float32']), (2, ['float32']), (4, ['float64']):
                         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
                     shorts += short
                     assert bits(tried) in (after if short else after[-1:] if name == 'fit' else after[:1])
-                    assert threading.active_count() == 1, threading.enumerate()
+                    assert _thread._count() == 0, sys._current_frames()
                     assert [array.tobytes() for array in (*Xs.values(), y)] == given
                     assert repr(call(network(dtype), Xs[dtype])) == wanted
                     tried.fit(Xs[dtype][:100], y[:100], verbose=False)

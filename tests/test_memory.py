@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 import tracemalloc
 from collections import Counter
 
@@ -273,8 +272,8 @@ def test_buffers_are_freed_after_a_fit(cases):
 
 
 @pytest.fixture
-def calls_of():
-    """Return a function that counts what Python calls, in all threads, while a function runs."""
+def calls_of(monkeypatch):
+    """Return a function that counts what Python calls, the caller and its teams, while a function runs."""
 
     def count(function):
         counts: Counter[str] = Counter()
@@ -282,13 +281,18 @@ def calls_of():
         def profile(frame, event, argument):
             counts[event] += 1
 
-        threading.setprofile(profile)
-        sys.setprofile(profile)
-        try:
-            function()
-        finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
+        def profiled(worker, *arguments):
+            sys.setprofile(profile)
+            run(worker, *arguments)
+
+        run = team._Worker._run
+        with monkeypatch.context() as patch:
+            patch.setattr(team._Worker, "_run", profiled)
+            sys.setprofile(profile)
+            try:
+                function()
+            finally:
+                sys.setprofile(None)
         return counts
 
     return count

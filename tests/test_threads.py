@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from cases import Cases
 from problems import Array, Problem, draw
+from teams import team_threads
 
 import fastbp
 from fastbp.engine.memory import aligned_zeros
@@ -27,16 +29,12 @@ WATCHDOG = 60  # seconds
 NEVER = -1
 
 
-def team_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fastbp-")]
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    before = threading.active_count()
+    before = _thread._count()
     yield
     assert not team_threads()
-    assert threading.active_count() == before
+    assert _thread._count() == before
 
 
 # The barrier
@@ -219,15 +217,15 @@ def test_an_error_in_one_worker_ends_all(n_workers: int, bad: int, error: BaseEx
 
 def refuse(monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool], error: type[BaseException]) -> list[int]:
     """Let some starts of threads fail, counted from 0; return where they are counted."""
-    start, count = threading.Thread.start, [0]
+    count = [0]
 
-    def sometimes(thread: threading.Thread) -> None:
+    def sometimes(*call: Any) -> int:
         count[0] += 1
         if refused(count[0] - 1):
             raise error("can't start new thread")
-        start(thread)
+        return _thread.start_new_thread(*call)
 
-    monkeypatch.setattr(threading.Thread, "start", sometimes)
+    monkeypatch.setattr("fastbp.engine.team.start_new_thread", sometimes)
     return count
 
 
@@ -248,6 +246,24 @@ def test_all_starts_refused_leave_the_caller(monkeypatch: pytest.MonkeyPatch) ->
     task, marched = marching(100)
     assert run_team(task, 4) == (100, None)
     assert marched == [(0, 1)]
+
+
+@pytest.mark.parametrize("refused", [NEVER, 0, 2])
+def test_who_keeps_what_a_thread_was_to_call(monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    """As a debugger may, or an audit hook: the team takes no thread for one at work that is not."""
+    kept: list[tuple[Any, ...]] = []
+
+    def keeping(*call: Any) -> int:
+        kept.append(call)
+        if len(kept) - 1 == refused:
+            raise RuntimeError("can't start new thread")
+        return _thread.start_new_thread(*call)
+
+    monkeypatch.setattr("fastbp.engine.team.start_new_thread", keeping)
+    task, marched = marching(100)
+    assert run_team(task, 3) == (100, None)
+    assert marched[-1] == (0, 1) or refused == NEVER
+    assert kept
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +321,7 @@ def test_what_the_caller_does_meanwhile() -> None:
     completed, error = run_team(task, 2, meanwhile=fails)
     assert completed == 7
     assert isinstance(error, ZeroDivisionError)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbp")]
+    assert not team_threads()
 
 
 class Interrupted(BaseException):

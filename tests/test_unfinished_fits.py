@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from networks import X, Y, bits, fit, make
+from teams import team_threads
 
 import fastbp
 import fastbp.fitting
@@ -90,7 +91,7 @@ def test_ctrl_c_leaves_the_weights_of_the_last_complete_mini_batch(n_threads, mo
             patch.setattr(fastbp.fitting, "Run", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 network.fit(many, labels, epochs=10**9, n_threads=n_threads, **options)
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastbp")]
+        assert not team_threads()
         other.fit(many, labels, epochs=runs[-1].steps, **options)
         assert bits(network) == bits(other)
         for each in (network, other):

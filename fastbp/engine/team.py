@@ -1,18 +1,19 @@
-"""The team: the threads of one call. They are started, joined and, when anything goes wrong, aborted here.
+"""The team: the threads of one call. They are started, waited for and, when anything goes wrong, aborted here.
 
 Threads live inside one call and share nothing with any other: no global pool that a fork would lose or two callers
-would fight for. The caller waits, at most
-with something else to do meanwhile, so that Ctrl-C works while they compute.
+would fight for. The caller waits, at most with something else to do meanwhile, so that Ctrl-C works while they compute.
+
+They are threads of `_thread`: those of `threading` are started and joined in Python, with locks and conditions that
+Ctrl-C can leave locked, or take for ended what has not. Here Ctrl-C comes before or after a start, never within.
 """
 
 from __future__ import annotations
 
-import mmap
-import sys
-import threading
-import time
+import weakref
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,67 +21,60 @@ from numpy.typing import NDArray
 from fastbp.engine.memory import aligned_zeros
 from fastbp.kernels.threads import ABORT, TEAM_WORDS
 
-if sys.platform == "linux":
-    import resource
-
 __all__ = ["Task", "run_team"]
 
 # (the team's words, this worker, how many workers) -> how much it completed
 Task = Callable[[NDArray[Any], int, int], int]
 _GLANCE = 0.01  # seconds between two looks for an interrupt
-_PATIENCE = 5.0  # seconds for a thread whose start was interrupted, to show itself
-_FIRST_FRAMES = 4 << 20  # bytes that Python needs to begin a thread, by far: an arena of small objects, a stack's chunk
-_USUAL_STACK = 8 << 20
 
 
-# The threads of calls before, which the next worker frees: Python does that with a callback, and if that came in the
-# main thread, a Ctrl-C at that moment would be printed and forgotten.
-_ended: list[_Worker] = []
+class _Worker:
+    """What one thread of the team does; what its task returned or raised: neither where the thread did not begin."""
 
-
-class _Worker(threading.Thread):
-    """One thread of the team; what its task returned or raised."""
-
-    def __init__(self, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
-        super().__init__(name=f"fastbp-{worker}", daemon=True)
-        self._arguments = task, words, worker, n_workers
-        self.completed = 0
+    def __init__(self) -> None:
+        self.completed: int | None = None
         self.error: BaseException | None = None
-        # waited for instead of join, which in Python 3.11 and 3.12 takes a thread for ended when it is interrupted; and
-        # instead of an Event, which needs memory to wait and to be set
-        self._at_work = threading.Lock()
+        self._begins: dict[str, bool] = {}  # whether it does, by who said so first: the thread, or `cancel`
+        self._at_work = allocate_lock()
         self._at_work.acquire()
 
-    def run(self) -> None:
-        task, words, worker, n_workers = self._arguments
-        del self._arguments  # the buffers go with this frame
-        _ended.clear()
+    def call(self, *arguments: Any) -> Callable[[], None]:
+        """Return what the thread shall call; as nobody else keeps it, it goes when the thread ends, or cannot begin.
+
+        With it goes the lock: C alone does that, so that no signal is handled there. A lock's `release` takes no
+        argument, its `__exit__` any.
+        """
+        call = partial(self._run, *arguments)
+        self._call = weakref.ref(call, cast("Callable[[Any], None]", self._at_work.__exit__))
+        return call
+
+    def _run(self, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
+        if not self._begins.setdefault("", True):
+            return
         try:
             self.completed = task(words, worker, n_workers)
         except BaseException as error:
             self.error = error
             words[ABORT] = 1
-        finally:
-            self._at_work.release()
 
-    def has_finished(self, timeout: float) -> bool:
-        """Wait; whether it has finished, or has died before it began because there was no memory."""
-        if not self._at_work.acquire(timeout=timeout):
-            if self.is_alive():
-                return False
-            if not self._at_work.acquire(blocking=False):
-                self.error = self.error or MemoryError("a thread could not begin")
-                return True
-        self._at_work.release()
-        return True
+    def cancel(self) -> None:
+        """Let a thread that was refused not call the task, should it come after all."""
+        self._begins.setdefault("", False)
 
-    def is_at_work(self) -> bool:
-        """Whether it has not said that it has finished, and has a frame."""
-        return self._at_work.locked() and self.ident in sys._current_frames()
+    def has_result(self) -> bool:
+        """Whether the task has returned or raised."""
+        return self.completed is not None or self.error is not None
+
+    def has_ended(self, timeout: float) -> bool:
+        """Wait; whether no thread is at work, nor will be."""
+        if self._call() is None or self._at_work.acquire(timeout=timeout):
+            return True
+        # the lock stays locked where there is no memory to release it, or a debugger or an audit hook keeps the call
+        return self.has_result() or self._begins.get("") is False
 
     def has_failed(self) -> bool:
-        """Whether it has raised something, or has died."""
-        return self.has_finished(0) and self.error is not None
+        """Whether it has raised something, or will have no result."""
+        return self.error is not None or (self._call() is None and not self.has_result())
 
 
 def run_team(
@@ -94,7 +88,7 @@ def run_team(
         Called in each thread with (words, worker, n_workers); the kernels it calls gather on `words` before they do
         anything that cannot be done twice, meet at barriers there, and end early when the words' ABORT is set.
     n_workers : int
-        If the system refuses to start so many, one does the work, at the worst the caller itself.
+        If there cannot be so many, one does the work, at the worst the caller itself.
     meanwhile : callable or None
         What the caller does while they work; what it raises ends the call.
 
@@ -110,77 +104,53 @@ def run_team(
     MemoryError
         There is none even for the little that a team needs; the task was not called.
     """
-    before = sys.exc_info()[1]
     words = aligned_zeros(TEAM_WORDS, np.int64)
-    workers = [_Worker(task, words, worker, n_workers) for worker in range(n_workers)]
+    workers = [_Worker() for _ in range(n_workers)]
+    calls = [workers[worker].call(task, words, worker, n_workers) for worker in reversed(range(n_workers))]
     error: BaseException | None = None
-    try:
-        for worker in workers:
-            _check_room()
-            worker.start()
+    try:  # without a loop: from Python 3.12 on, what is raised as one jumps back is not caught around it
+        _start(words, calls, workers)
         if meanwhile is not None:
             meanwhile()
-        for worker in workers:
-            while not worker.has_finished(_GLANCE):  # a signal may have reached another thread than this
-                if any(other.has_failed() for other in workers):  # and had no memory to say so
-                    words[ABORT] = 1
-        for worker in workers:
-            worker.join()
+        _wait(words, workers)
     except BaseException as caught:
         try:  # nothing may come before it: another signal would outrun the threads
-            _abort(words, workers)
-        except BaseException:  # it came before or after that could wait again
-            _abort(words, workers)
-        interruption = _interrupt_behind(caught, before)
-        error = interruption.with_traceback(None)  # its frames would keep the threads
-        refused = any(worker.ident is None for worker in workers)  # so that none went past the gathering
-        if refused and isinstance(interruption, RuntimeError | MemoryError):
-            if n_workers > 1:
-                return run_team(task, 1)
-            return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
+            _abort(words, calls, workers)
+        except BaseException:  # it came before or after that could try again
+            _abort(words, calls, workers)
+        error = caught.with_traceback(None)  # its frames would keep the words, the task and itself
+    if error is None and not all(worker.has_result() for worker in workers):  # none went past the gathering
+        if n_workers > 1:
+            return run_team(task, 1)
+        return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
     raised = [worker.error for worker in workers if worker.error is not None]
-    _ended.extend(worker for worker in workers if worker.error is None)
-    return min(worker.completed for worker in workers), error or (raised[0] if raised else None)
+    return min(worker.completed or 0 for worker in workers), error or (raised[0] if raised else None)
 
 
-def _interrupt_behind(error: BaseException, before: BaseException | None) -> BaseException:
-    """Return the KeyboardInterrupt that an error hides, unless that was being handled before; else the error.
-
-    Interrupted at the wrong moment, to wait for a thread's start ends with a RuntimeError about an unlocked lock.
-    """
-    context = error.__context__
-    return context if isinstance(context, KeyboardInterrupt) and context is not before else error
-
-
-def _check_room() -> None:
-    """Raise MemoryError where a thread's stack would fit but not what Python needs to begin it.
-
-    Python would wait for ever for such a thread to say that it has started.
-    """
-    if sys.platform == "linux":  # others do not limit the address space
-        limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
-        stack = threading.stack_size() or (_USUAL_STACK if limit == resource.RLIM_INFINITY else limit)
-        try:
-            mmap.mmap(-1, stack + _FIRST_FRAMES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-        except OSError:
-            raise MemoryError("no room for another thread") from None
+def _start(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker]) -> None:
+    """Give each call to a thread; when one is refused, end those that were started."""
+    try:
+        while calls:
+            start_new_thread(calls.pop(), ())
+    except (RuntimeError, MemoryError):
+        words[ABORT] = 1
+        for worker in workers[-1 - len(calls) :]:
+            worker.cancel()
+        calls.clear()
 
 
-def _abort(words: NDArray[Any], workers: list[_Worker]) -> None:
-    """End those that were started, each at its next barrier, and wait for them, whatever interrupts."""
-    words[ABORT] = 1
-    deadline = time.monotonic() + _PATIENCE
+def _wait(words: NDArray[Any], workers: list[_Worker]) -> None:
     for worker in workers:
-        while True:
-            try:
-                if worker.ident is not None:
-                    # an interrupted is_alive, too, takes a thread for ended; one that has a frame has not
-                    while not worker.has_finished(_GLANCE) or worker.is_at_work():
-                        pass
-                    worker.join()
-                elif worker in threading.enumerate() and time.monotonic() < deadline:
-                    time.sleep(0.001)
-                    continue
-                break
-            except KeyboardInterrupt:
-                continue
+        while not worker.has_ended(_GLANCE):  # a signal may have reached another thread than this
+            if any(other.has_failed() for other in workers):  # and had no memory to say so
+                words[ABORT] = 1
+
+
+def _abort(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker]) -> None:
+    """End those that were started, each at its next barrier, and wait for them, whatever interrupts."""
+    try:
+        words[ABORT] = 1
+        calls.clear()
+        _wait(words, workers)
+    except BaseException:
+        _abort(words, calls, workers)
