@@ -358,17 +358,20 @@ def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab
     """
     outline()
     weights = parameters.weights
-    total = 0
-    for l in range(skipped, layers.n):
-        layer = layers.table + l * LAYER_COLUMNS
-        if not is_owned(layer, weights, slab.m, n_parts):
-            total += layer_work(layer, weights)
+    shared_begin, shared_end = 0, EVERYTHING
+    if n_parts > 1:
+        total = 0
+        for l in range(skipped, layers.n):
+            layer = layers.table + l * LAYER_COLUMNS
+            if not is_owned(layer, weights, slab.m, n_parts):
+                total += layer_work(layer, weights)
+        shared_begin, shared_end = 2 * total * part // n_parts, 2 * total * (part + 1) // n_parts
     before = 0
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         if l >= skipped:
             j, last_j = 0, padded_neurons(layer, weights)
-            begin, end = 2 * total * part // n_parts, 2 * total * (part + 1) // n_parts
+            begin, end = shared_begin, shared_end
             if is_owned(layer, weights, slab.m, n_parts):
                 j, last_j = own_neurons(layer, weights, part, n_parts)
                 begin, end = 0, EVERYTHING

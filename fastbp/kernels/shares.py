@@ -22,10 +22,12 @@ def _unit(layer, weights):
 @jit
 def is_owned(layer, weights, rows, n_workers):
     """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
+    if n_workers == 1 or layer[N_OUT] < rows:
+        return False
     unit = _unit(layer, weights)
     units = (layer[N_OUT] + unit - 1) // unit
     idle = (n_workers - units % n_workers) % n_workers
-    return n_workers > 1 and layer[N_OUT] >= rows and units >= n_workers and 4 * idle <= units
+    return units >= n_workers and 4 * idle <= units
 
 
 @jit
