@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from fastbp.engine.cores import (
     Choice,
     available_cores,
     n_workers_for,
+    own_cores,
 )
+from fastbp.engine.team import run_team
 
 VARIABLES = ["FASTBP_NUM_THREADS", "OMP_NUM_THREADS"]
 
@@ -258,6 +262,56 @@ def test_no_call_takes_more_than_it_may(monkeypatch):
         network.fit(X, y, batch_size=1000, verbose=False, n_threads=2)
         assert seen == [2]
         seen.clear()
+
+
+# A core for each thread
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are kept on cores on Linux alone")
+class TestOwnCores:
+    @pytest.fixture(autouse=True)
+    def _quiet(self, monkeypatch):
+        affinity(monkeypatch, 4)
+        monkeypatch.setattr(cores, "_running", lambda: 1)
+
+    def test_one_for_each_where_all_are_taken(self):
+        assert own_cores(4) == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("n_workers", [1, 2, 3, 5])
+    def test_none_where_others_may_take_the_same(self, n_workers):
+        assert own_cores(n_workers) == []
+
+    def test_none_for_one_on_one(self, monkeypatch):
+        affinity(monkeypatch, 1)
+        assert own_cores(1) == []
+
+    def test_none_beside_a_neighbour(self, monkeypatch):
+        monkeypatch.setattr(cores, "_running", lambda: 2)
+        assert own_cores(4) == []
+
+    def test_none_where_the_system_does_not_say(self, monkeypatch):
+        monkeypatch.undo()
+        monkeypatch.setattr(cores.Path, "read_text", lambda path: "")
+        assert cores._running() == math.inf
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are kept on cores on Linux alone")
+def test_threads_keep_to_their_cores_and_nobody_else_does():
+    before = os.sched_getaffinity(0)
+    places: dict[int, set[int]] = {}
+
+    def task(words, worker, n_workers):
+        places[worker] = os.sched_getaffinity(0)
+        return 1
+
+    core = max(before)
+    assert run_team(task, 2, cores=[core, core]) == (1, None)
+    assert places == {0: {core}, 1: {core}}
+    assert run_team(task, 2) == (1, None)
+    assert places == {0: before, 1: before}
+    assert run_team(task, 2, cores=[core, 1 << 20]) == (1, None)  # a core that there is not: as if none had been named
+    assert places == {0: {core}, 1: before}
+    assert os.sched_getaffinity(0) == before
 
 
 class TestChoice:

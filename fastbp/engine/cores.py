@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "get_num_threads",
     "is_open",
     "n_workers_for",
+    "own_cores",
     "set_num_threads",
     "share_of",
 ]
@@ -158,6 +160,26 @@ def n_workers_for(n_threads: int | None, work: float, repays: int = WORK_PER_THR
         return n_threads
     repaid = int(work // repays)
     return min(get_num_threads() if n_threads is None else most_threads(), repaid) if repaid > 1 else 1
+
+
+def own_cores(n_workers: int) -> list[int]:
+    """Return a core for each thread where they take all that this process may use and nobody else computes; else none.
+
+    Without one of its own Linux puts a thread beside another now and then, when somebody wakes for a moment: for
+    milliseconds both take turns, and wait for each other. Beside a neighbour they must be free to move.
+    """
+    if sys.platform != "linux" or n_workers == 1:
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return cores if len(cores) == n_workers and _running() <= 1 else []
+
+
+def _running() -> float:
+    """Return how many threads of this machine compute at the moment, this one among them."""
+    try:
+        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return math.inf
 
 
 class Call:

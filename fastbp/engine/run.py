@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
-from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, share_of
+from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, own_cores, share_of
 from fastbp.engine.evaluation import Source, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows
@@ -228,7 +228,9 @@ class Run:
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
                 has_core = self._shares and end == len(steps) and n_workers < share_of(get_num_threads())
-                _, error = run_team(task, n_workers, meanwhile=meanwhile if has_core else None)
+                _, error = run_team(
+                    task, n_workers, cores=own_cores(n_workers), meanwhile=meanwhile if has_core else None
+                )
                 if error is not None:
                     raise error
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)

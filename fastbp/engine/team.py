@@ -9,9 +9,12 @@ Ctrl-C can leave locked, or take for ended what has not. Here Ctrl-C comes befor
 
 from __future__ import annotations
 
+import os
+import sys
 import weakref
 from _thread import allocate_lock, start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -48,10 +51,12 @@ class _Worker:
         self._call = weakref.ref(call, cast("Callable[[Any], None]", self._at_work.__exit__))
         return call
 
-    def _run(self, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
+    def _run(self, core: int | None, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
         if not self._begins.setdefault("", True):
             return
         try:
+            if core is not None:
+                _settle(core)
             self.completed = task(words, worker, n_workers)
         except BaseException as error:
             self.error = error
@@ -78,7 +83,7 @@ class _Worker:
 
 
 def run_team(
-    task: Task, n_workers: int, *, meanwhile: Callable[[], None] | None = None
+    task: Task, n_workers: int, *, cores: Sequence[int] = (), meanwhile: Callable[[], None] | None = None
 ) -> tuple[int, BaseException | None]:
     """Run a task by `n_workers` threads together.
 
@@ -89,6 +94,8 @@ def run_team(
         anything that cannot be done twice, meet at barriers there, and end early when the words' ABORT is set.
     n_workers : int
         If there cannot be so many, one does the work, at the worst the caller itself.
+    cores : sequence of int
+        The core of each thread (Linux); empty where they may move.
     meanwhile : callable or None
         What the caller does while they work; what it raises ends the call.
 
@@ -106,7 +113,10 @@ def run_team(
     """
     words = aligned_zeros(TEAM_WORDS, np.int64)
     workers = [_Worker() for _ in range(n_workers)]
-    calls = [workers[worker].call(task, words, worker, n_workers) for worker in reversed(range(n_workers))]
+    calls = [
+        workers[worker].call(cores[worker] if cores else None, task, words, worker, n_workers)
+        for worker in reversed(range(n_workers))
+    ]
     error: BaseException | None = None
     try:  # without a loop: from Python 3.12 on, what is raised as one jumps back is not caught around it
         _start(words, calls, workers)
@@ -125,6 +135,13 @@ def run_team(
         return task(aligned_zeros(TEAM_WORDS, np.int64), 0, 1), None
     raised = [worker.error for worker in workers if worker.error is not None]
     return min(worker.completed or 0 for worker in workers), error or (raised[0] if raised else None)
+
+
+def _settle(core: int) -> None:
+    """Keep the thread that calls this on a core."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # it is no longer ours
+            os.sched_setaffinity(0, {core})
 
 
 def _start(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker]) -> None:
