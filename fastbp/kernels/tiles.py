@@ -21,7 +21,7 @@ from numba.extending import intrinsic, models, register_model
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.pointers import Pointer
-from fastbp.kernels.simd import _I32, emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
+from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
 # Numba tells them apart by their types: as many elements as vectors, floats where they are tall, a bool for one lane
 WIDE: Any = (0, 0)
@@ -281,7 +281,7 @@ def turn(typingctx, p, stride, out, out_stride):
     rows, lanes = _turned_rows(p), lanes_of(p.dtype.bitwidth // 8)
 
     def shuffled(builder, x, y, lanes_taken):
-        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes_taken)), lanes_taken))
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes_taken)), lanes_taken))
 
     def codegen(context, builder, sig, args):
         p, stride, out, out_stride = args
