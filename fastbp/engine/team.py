@@ -51,7 +51,7 @@ class _Worker:
         self._call = weakref.ref(call, cast("Callable[[Any], None]", self._at_work.__exit__))
         return call
 
-    def _run(self, core: int | None, task: Task, words: NDArray[Any], worker: int, n_workers: int) -> None:
+    def _run(self, task: Task, words: NDArray[Any], worker: int, n_workers: int, core: int | None) -> None:
         if not self._begins.setdefault("", True):
             return
         try:
@@ -114,7 +114,7 @@ def run_team(
     words = aligned_zeros(TEAM_WORDS, np.int64)
     workers = [_Worker() for _ in range(n_workers)]
     calls = [
-        workers[worker].call(cores[worker] if cores else None, task, words, worker, n_workers)
+        workers[worker].call(task, words, worker, n_workers, cores[worker] if cores else None)
         for worker in reversed(range(n_workers))
     ]
     error: BaseException | None = None
