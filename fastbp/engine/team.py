@@ -157,6 +157,7 @@ def _start(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_
 
 
 def _wait(words: NDArray[Any], workers: list[_Worker]) -> None:
+    """Wait until no thread is at work; when one will have no result, let the others end."""
     for worker in workers:
         while not worker.has_ended(_GLANCE):  # a signal may have reached another thread than this
             if any(other.has_failed() for other in workers):  # and had no memory to say so
@@ -169,5 +170,5 @@ def _abort(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_
         words[ABORT] = 1
         calls.clear()
         _wait(words, workers)
-    except BaseException:
+    except BaseException:  # another signal, of any kind: begun again, as a thread that is left would use freed buffers
         _abort(words, calls, workers)
