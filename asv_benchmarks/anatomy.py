@@ -73,12 +73,12 @@ def perform(
     gather(words, n_workers)
     for i in range(times):
         here = pointer(order) + i % n_minibatches * m
-        inputs = Inputs(pointer_at(samples.x, workspace.a), here, samples.x_stride, layer[N_IN])
+        inputs = Inputs(pointer_at(samples.x, workspace.a), here, samples.x_stride, layer[N_IN], workspace.bits)
         if l > 0:
             below = layer + -LAYER_COLUMNS
-            inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN])
+            inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN], workspace.bits)
         elif samples.gathered:
-            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN])
+            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN], workspace.bits)
         if part == FORWARD:
             forward_together(
                 one, parameters, inputs, non_zeros, workspace, m, begin, end, words, worker, n_workers

@@ -17,7 +17,7 @@ from fastbp.architecture import Architecture
 from fastbp.engine.run import Run, divisors, scales
 from fastbp.history import History, TrainingState
 from fastbp.kernels.layers import ETA, NORM, PENALTY, SCALE, SQUARED, STEP_COLUMNS, STRIP
-from fastbp.kernels.tiles import rows_of
+from fastbp.kernels.tiles import NARROW, TALL_NARROW, TALL_WIDE, WIDE
 from fastbp.training import Plan, train
 
 DTYPES = ["float32", "float64"]
@@ -42,8 +42,8 @@ def norms(problem: Problem, update: str | None, penalties: list[float], n_thread
 
 
 def test_strips_are_whole_multiples_of_a_chain() -> None:
-    for vectors in 1, 2:
-        assert STRIP % rows_of(vectors) == 0
+    for shape in WIDE, NARROW, TALL_WIDE, TALL_NARROW:
+        assert STRIP % shape.rows == 0
     assert STRIP % SQUARED == 0
     assert {STRIP % rows for rows in (5, 8, 10)} == {0}, "on other targets too"
 

@@ -12,7 +12,7 @@ from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up, row_stride
 from fastbp.kernels import layers as column
 from fastbp.kernels.simd import lanes_of
-from fastbp.kernels.tiles import rows_of
+from fastbp.kernels.tiles import NARROW, WIDE
 
 DTYPES = ["float32", "float64"]
 WIDEST = 2 * lanes_of(4)
@@ -128,7 +128,7 @@ def test_the_table_of_layers(sizes, dtype):
         if is_single:
             assert layer[column.K_PADDED] % (2 * layout.lanes) == 0
         else:
-            assert layer[column.K_PADDED] % rows_of(1) == layer[column.K_PADDED] % rows_of(2) == 0
+            assert layer[column.K_PADDED] % NARROW.rows == layer[column.K_PADDED] % WIDE.rows == 0
         end = layer[column.B] + registers * layout.lanes
         width = 1 if is_single else registers * layout.lanes
         assert layer[column.B] >= layer[column.W] + width * layer[column.K_PADDED]

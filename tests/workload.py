@@ -27,8 +27,10 @@ NETWORKS = [  # sizes, hidden, output, loss, samples, batch size
     ([128, 19, 7], "tanh", "tanh", "quadratic", 1300, 1300),
     ([2, 1], [], "sigmoid", "quadratic", 21, 4),
     ([20, 96, 40], "relu", "identity", "quadratic", 70, 16),
+    ([150, 100, 3], "relu", "softmax", "cross_entropy", 300, 130),
 ]
-L2 = [0.0, 0.01, 0.0, 0.1, 0.5, 0.0]  # of each network
+L2 = [0.0, 0.01, 0.0, 0.1, 0.5, 0.0, 0.01]  # of each network
+MOSTLY_ZERO = {150}  # inputs of which most are
 OPTIMIZERS = [fastbp.SGD(0.05), fastbp.SGD(0.02, 0.9), fastbp.SGD(0.02, 0.9, nesterov=True), fastbp.Adam(1e-3)]
 
 
@@ -38,6 +40,8 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
     for (sizes, hidden, output, loss, n, batch_size), l2 in zip(NETWORKS, L2, strict=True):
         rng = np.random.default_rng(sum(sizes))
         X = rng.integers(-8, 9, (n, sizes[0])) / 8  # without rounding, so that no other library's bits are in it
+        if sizes[0] in MOSTLY_ZERO:
+            X[rng.random(X.shape) < 0.8] = 0
         y = rng.integers(0, 2, (n, sizes[-1])) if output != "softmax" else rng.integers(0, sizes[-1], n)
         init = [
             (rng.integers(-64, 65, (j, k)) / 256, rng.integers(-9, 10, j) / 32) for k, j in itertools.pairwise(sizes)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fastbp.architecture import Architecture
 from fastbp.engine.cores import WORK_PER_START, Call, is_open, n_workers_for, share_of
 from fastbp.engine.parameters import Floats, Layout, round_up
-from fastbp.engine.sparse import SparseRows
+from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.engine.team import run_team
-from fastbp.engine.workspace import workspace
+from fastbp.engine.workspace import bit_words, workspace
 from fastbp.kernels import evaluation as word
 from fastbp.kernels import layers as column
 from fastbp.kernels.evaluation import evaluate as evaluate_kernel
@@ -66,7 +66,11 @@ class _Buffers:
         Without samples.
     layers : int64 array (L, LAYER_COLUMNS)
         The table that it names, for which no activations are wanted.
+    bits : int64 array or None
+        For the bits of the rows' inputs, where a call leaves out zeros.
     """
+
+    bits: NDArray[np.int64] | None = None
 
     def __init__(self, layout: Layout, rows: int, *, deltas: bool) -> None:
         self.layers, space = workspace(layout, rows, 1, training=False, deltas=deltas)
@@ -249,6 +253,7 @@ class Evaluator:
             layers = team[0].layers.copy()
             for l, array in wanted.items():
                 layers[l, column.OUT] = array.ctypes.data
+            layers[0, column.MOSTLY_ZERO] = is_mostly_zero(X)
             calls = [self._call(buffers, layers, X, y, classify, report) for buffers in team]
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
                 doubtful: int = evaluate_kernel(weights, calls[0], n)
@@ -273,6 +278,9 @@ class Evaluator:
             call[word.X], call[word.BEGINS], call[word.K] = (array.ctypes.data for array in (X.values, X.begins, X.k))
         else:
             call[word.X], call[word.X_STRIDE] = X.ctypes.data, X.shape[1]
+        if layers[0, column.MOSTLY_ZERO]:
+            buffers.bits = np.zeros(call[word.PIECE] * bit_words(self.architecture.n_in) + 1, np.int64)
+            call[word.BITS] = buffers.bits.ctypes.data
         if y is not None:
             call[word.Y], call[word.Y_STRIDE] = y.ctypes.data, 0 if y.ndim == 1 else y.shape[1]
             call[word.LOSS], call[word.CLASSIFY], call[word.REPORT] = self._loss, classify, report.ctypes.data

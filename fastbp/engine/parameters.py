@@ -18,7 +18,7 @@ from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, Parameters
 from fastbp.kernels.simd import lanes_of
-from fastbp.kernels.tiles import rows_of
+from fastbp.kernels.tiles import NARROW, WIDE
 
 Floats = NDArray[Any]
 
@@ -54,7 +54,6 @@ class Layout:
         itemsize = self.dtype.itemsize
         self.lanes = lanes = lanes_of(itemsize)
         aligned = CACHE_LINE // itemsize
-        rows_wide, rows_narrow = rows_of(2), rows_of(1)
         self.layers = layers = np.zeros((len(architecture.sizes) - 1, LAYER_COLUMNS), np.int64)
         self.size = self.transposed_size = self.row_size = self.squares_size = 0
         for l, layer in enumerate(layers):
@@ -63,7 +62,7 @@ class Layout:
             panels, narrow = divmod(registers, 2)
             if registers == 2 and 2 * lanes > 16:  # so that two workers can share the layer
                 panels, narrow = 0, 2
-            padded = round_up(n_in, max(rows_wide, rows_narrow))
+            padded = round_up(n_in, max(WIDE.rows, NARROW.rows))
             width = registers * lanes
             if l > 0 and n_out == 1:
                 panels, narrow, padded, width = 0, 0, round_up(n_in, 2 * lanes), 1

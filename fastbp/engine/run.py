@@ -13,7 +13,7 @@ from fastbp.architecture import Architecture
 from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, own_cores, share_of
 from fastbp.engine.evaluation import Source, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
-from fastbp.engine.sparse import SparseRows
+from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
@@ -30,6 +30,8 @@ Layer = tuple[Sequence[Floats], Sequence[Floats]]
 WORK_PER_WEIGHT = 50
 # Parameters of which a gradient for each block of samples is less to move than the blocks' activations and deltas
 PARAMETERS_BY_BLOCKS = 1 << 14
+# Samples of a mini-batch that repay looking for their zeros
+ROWS_WITHOUT_ZEROS = 32
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
 
@@ -155,9 +157,11 @@ class Run:
         )
         gathered = 0 if lies_so else row_stride(architecture.n_in, architecture.dtype.itemsize)
         rows = min(batch_size, SLAB)
+        mostly_zero = rows >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
         self._layers, self._workspace = workspace(
             self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse,
             by_blocks=self.n_workers > 1 and rows > BLOCK and not sparse and self.layout.size <= PARAMETERS_BY_BLOCKS,
+            mostly_zero=mostly_zero,
         )  # fmt: skip
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained

@@ -1,4 +1,4 @@
-"""Sparse rows: a matrix of samples in compressed rows (CSR), as the kernels read it."""
+"""Sparse samples: a matrix in compressed rows (CSR), as the kernels read it; and dense ones that are mostly zero."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SparseRows"]
+__all__ = ["SparseRows", "is_mostly_zero"]
+
+# Of the inputs, up to which zeros are looked for; samples that are looked at; and inputs of a sample that repay it
+_DENSITY, _LOOKED_AT, _LEAST_INPUTS = 0.4, 64, 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,3 +62,19 @@ class SparseRows:
         begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         places = np.repeat(self.begins[:-1][rows] - begins[:-1], counts) + np.arange(begins[-1])
         return SparseRows(self.values[places], self.k[places], begins, self.n_in)
+
+
+def is_mostly_zero(X: NDArray[Any] | SparseRows) -> bool:
+    """Return whether so many of a dense matrix' entries are zero that to leave them out saves time.
+
+    Some samples tell, from all over the matrix; the same for any number of threads.
+
+    Examples
+    --------
+    >>> is_mostly_zero(np.eye(100)), is_mostly_zero(np.ones((100, 100)))
+    (True, False)
+    """
+    if isinstance(X, SparseRows) or len(X) < _LOOKED_AT or X.shape[1] < _LEAST_INPUTS:
+        return False
+    some = X[:: len(X) // _LOOKED_AT]
+    return bool(np.count_nonzero(some) <= _DENSITY * some.size)

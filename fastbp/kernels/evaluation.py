@@ -30,11 +30,12 @@ from fastbp.kernels.pointers import float64_at, pointer, pointer_at
 from fastbp.kernels.threads import aborted, claim, flush_subnormals, restore_mode
 
 # Columns of a call. Addresses: of the table of layers, the workspace's activations and deltas, 0, 1, 2, ..., cost and
-# hits of a piece, the report (n, MEASURED_COLUMNS), the words of a team; the rest is as in `Samples`
+# hits of a piece, the report (n, MEASURED_COLUMNS), the words of a team; the rest is as in `Samples`, but for the
+# address of the bits of a piece's inputs
 LAYERS, N_LAYERS, ACTIVATIONS, DELTAS, INDEX, SAMPLE_COSTS, SAMPLE_HITS, REPORT, TEAM = range(9)
 PIECE = 9  # rows that are sent forward at a time, at most as many as the workspace has
-X, X_STRIDE, Y, Y_STRIDE, LOSS, CLASSIFY, BEGINS, K = range(10, 18)
-CALL_COLUMNS = 18
+X, X_STRIDE, Y, Y_STRIDE, LOSS, CLASSIFY, BEGINS, K, BITS = range(10, 19)
+CALL_COLUMNS = 19
 
 
 @jit
@@ -49,7 +50,10 @@ def records(weights, call):
             call[X], call[X_STRIDE], NONE, NONE, NONE, call[Y], call[Y_STRIDE], call[LOSS], call[CLASSIFY], NONE,
             call[BEGINS], call[K],
         ),
-        Workspace(a, a, delta, a, a, NONE, index, cost, hits, a, a, cost, NONE, a),
+        Workspace(
+            a, a, delta, a, a, call, call, NONE, pointer_at(call[BITS], call), index, cost, hits, a, a, cost,
+            NONE, a,
+        ),
     )  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def evaluate(weights, call, n):
         done += 1
         rows = min(piece, n - row)
         x = pointer_at(samples.x, workspace.a) + row * samples.x_stride
-        inputs = Inputs(x, index, samples.x_stride, layers.table[N_IN])
+        inputs = Inputs(x, index, samples.x_stride, layers.table[N_IN], workspace.bits)
         non_zeros = non_zeros_of(samples, index, row)
         doubtful += forward(layers, parameters, inputs, non_zeros, workspace, 0, rows)
         if samples.y:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
-from fastbp.kernels.layers import ACTIVATION, K_PADDED, LAYER_COLUMNS, N_IN, N_OUT, OUT, PANELS, STRIDE, A, B, Inputs, W
+from fastbp.kernels.layers import (
+    ACTIVATION,
+    K_PADDED,
+    LAYER_COLUMNS,
+    MOSTLY_ZERO,
+    N_IN,
+    N_OUT,
+    OUT,
+    PANELS,
+    STRIDE,
+    A,
+    B,
+    Inputs,
+    W,
+)
 from fastbp.kernels.memory import copy
 from fastbp.kernels.pointers import pointer_at
 from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
@@ -25,6 +39,7 @@ from fastbp.kernels.tiles import (
     row_offsets,
     store_rows,
 )
+from fastbp.kernels.zeros import sums_without_zeros
 
 
 @jit
@@ -65,6 +80,8 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
         sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
     elif is_single(layer):
         weighted_sums(SINGLE, inputs, begin, end, w, b, n_in, z, index, stride)
+    elif layer[MOSTLY_ZERO]:
+        sums_without_zeros(layer, weights, inputs, begin, end, first, last, workspace.a)
     else:
         tall = fits_tall(w, end - begin)
         for j in range(first, min(last, split), wide):
@@ -105,7 +122,7 @@ def forward(layers, parameters, inputs, non_zeros, workspace, begin, end):
                 doubtful += z - z != 0.0
         if l < layers.n - 1:
             activate_layer(layer, workspace, begin, end, 0, n, False)
-        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])
+        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT], workspace.bits)
     return doubtful
 
 
@@ -130,7 +147,7 @@ def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, beg
             activate_layer(layer, workspace, row, last_row, first, last, True)
         if owned and not barrier(team, n_workers):
             return False
-        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT])
+        inputs = Inputs(workspace.a + layer[A], workspace.index, layer[STRIDE], layer[N_OUT], workspace.bits)
     return True
 
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.layers import (
     BLOCK,
+    COUNTS,
     K_PADDED,
     LAYER_COLUMNS,
+    MOSTLY_ZERO,
     N_IN,
     N_OUT,
     NARROW,
@@ -41,6 +43,8 @@ from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neuro
 from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
+    NARROW_PANEL,
+    PANEL,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -58,6 +62,7 @@ from fastbp.kernels.tiles import (
     zeros,
 )
 from fastbp.kernels.updates import update
+from fastbp.kernels.zeros import Columns, collect_columns, gradient_of_non_zeros
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
@@ -175,7 +180,14 @@ def gather_columns(inputs, m, k, n, workspace, worker):
         copy(inputs.a + (inputs.index[i] * inputs.stride + k), row, there)
         for c in range(there, n):
             row[c] = 0
-    return Inputs(target + (-k), workspace.index, n, k + n)
+    return Inputs(target + (-k), workspace.index, n, k + n, inputs.bits)
+
+
+@jit
+def columns_of(workspace, worker):
+    """Where a worker collects the non-zeros of a strip."""
+    places = worker * workspace.strip_size
+    return Columns(workspace.strips + places, workspace.strip_rows + places, workspace.strip_counts + worker * COUNTS)
 
 
 @jit
@@ -197,6 +209,15 @@ def gradient_by(wide, tall, inputs, k, end, delta, stride, slab, sums):
         weight_gradient(TALL_NARROW, inputs, k, end, delta, stride, slab, sums)
     else:
         weight_gradient(NARROW_TILE, inputs, k, end, delta, stride, slab, sums)
+
+
+@jit
+def gradient_by_panel(wide, columns, first, last, delta, stride, slab, sums):
+    """`gradient_of_non_zeros` of a panel of two registers or one."""
+    if wide:
+        gradient_of_non_zeros(PANEL, columns, first, last, delta, stride, slab, sums)
+    else:
+        gradient_of_non_zeros(NARROW_PANEL, columns, first, last, delta, stride, slab, sums)
 
 
 @jit
@@ -229,6 +250,9 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
             add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
+        elif layer[MOSTLY_ZERO]:
+            at = first - k
+            gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
         else:
             if first + n_k > inputs.n:
                 inputs = gather_columns(inputs, slab.m, first, n_k, workspace, worker)
@@ -326,29 +350,28 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     layer, lies along a line.
     """
     weights, n_in = parameters.weights, layer[N_IN]
-    wide, narrow = n_columns(WIDE, weights), lanes(weights)
-    split = layer[PANELS] * wide
+    wide_columns, narrow = n_columns(WIDE, weights), lanes(weights)
+    split, tall = layer[PANELS] * wide_columns, fits_tall(weights, n_in)
     if is_single(layer):
         if begin <= 2 * before + layer_work(layer, weights) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
-    last_wide, tall = min(last_j, split), fits_tall(weights, n_in)
-    repays_gathering = (last_wide - first_j) // wide >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
+    repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):
-        work = strip_work(weights, True, tall, min(STRIP, n_in - k))
-        strip_inputs, is_gathered = inputs, False
-        for j in range(first_j, last_wide, wide):
+        strip_inputs, is_prepared = inputs, slab.asked == SUM
+        j = first_j
+        while j < last_j:
+            wide = j < split
+            work = strip_work(weights, wide, tall, min(STRIP, n_in - k))
             if begin <= 2 * before + work < end:
-                if repays_gathering and slab.asked != SUM and not is_gathered:
-                    strip_inputs, is_gathered = gather_columns(inputs, slab.m, k, STRIP, workspace, worker), True
-                learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
+                if layer[MOSTLY_ZERO] and not is_prepared:
+                    collect_columns(inputs, n_in, k, min(k + STRIP, n_in), slab, columns_of(workspace, worker))
+                elif repays_gathering and not is_prepared:
+                    strip_inputs = gather_columns(inputs, slab.m, k, STRIP, workspace, worker)
+                is_prepared = True
+                learn_strip(layer, parameters, strip_inputs, wide, j, k, workspace, worker, slab, hyper)
             before += work
-    for k in range(0, n_in, STRIP):
-        work = strip_work(weights, False, tall, min(STRIP, n_in - k))
-        for j in range(max(first_j, split), last_j, narrow):
-            if begin <= 2 * before + work < end:
-                learn_strip(layer, parameters, inputs, False, j, k, workspace, worker, slab, hyper)
-            before += work
+            j += wide_columns if wide else narrow
 
 
 @jit
@@ -379,4 +402,6 @@ def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab
             learn_strips(layer, parameters, inputs, j, last_j, before, begin, end, workspace, worker, slab, hyper)
             if end != EVERYTHING:
                 before += layer_work(layer, weights)
-        inputs = Inputs(workspace.a + layer[A], workspace.index + slab.begin, layer[STRIDE], layer[N_OUT])
+        inputs = Inputs(
+            workspace.a + layer[A], workspace.index + slab.begin, layer[STRIDE], layer[N_OUT], workspace.bits
+        )

@@ -31,8 +31,9 @@ from typing import Any, NamedTuple
     STRIDE,  # elements between the activations of two samples
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
-) = range(15)
-LAYER_COLUMNS = 15
+    MOSTLY_ZERO,  # 1 if its inputs are, and those that are zero are left out, see zeros.py
+) = range(16)
+LAYER_COLUMNS = 16
 
 # Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
 # the number of its samples or the sum of their weights; where it is 0, nothing happens
@@ -49,6 +50,8 @@ BLOCK = 128  # samples at most in one chain of a gradient; blocks are added in o
 STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
 SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
 SLAB = 8 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
+WORD = 64  # inputs whose bits make a number
+COUNTS = SLAB // BLOCK * STRIP  # inputs of a strip in each block of a slab
 
 
 class Parameters(NamedTuple):
@@ -78,6 +81,7 @@ class Inputs(NamedTuple):
     index: Any
     stride: int
     n: int  # inputs of a row that may be read
+    bits: Any  # pointer to int64: which inputs of each row are not zero, where the layer leaves out zeros
 
 
 # What is asked of a slab's gradient: all of it; the part of the one block that it is, left in `Workspace.parts`; the
@@ -104,7 +108,10 @@ class Workspace(NamedTuple):
     delta: Any
     scratch: Any  # the gradient of one strip, for each worker
     strips: Any  # inputs of one strip, for each worker
+    strip_rows: Any  # int8: samples of those that are not zero, and how many there are, where others are left out
+    strip_counts: Any
     strip_size: int
+    bits: Any  # int64: which inputs of the rows at hand are not zero
     index: Any  # int64: 0, 1, 2, ...
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly

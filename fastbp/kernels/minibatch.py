@@ -52,6 +52,7 @@ from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
+from fastbp.kernels.zeros import words
 
 NONE: Any = np.int64(0)  # not 0, for which Numba would compile a kernel that is called with it once more
 
@@ -132,7 +133,10 @@ def as_pointers(layers, parameters, workspace):
             pointer(workspace.delta),
             pointer(workspace.scratch),
             pointer(workspace.strips),
+            pointer(workspace.strip_rows),
+            pointer(workspace.strip_counts),
             workspace.strip_size,
+            pointer(workspace.bits),
             pointer(workspace.index),
             pointer(workspace.cost),
             pointer(workspace.hits),
@@ -178,10 +182,11 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             begin = n_blocks(slab) * worker // n_workers * slab.block
             end = min(n_blocks(slab) * (worker + 1) // n_workers * slab.block, rows)
         n_in = layers.table[N_IN]
-        inputs = Inputs(pointer_at(samples.x, workspace.a), order + start, samples.x_stride, n_in)
+        x = pointer_at(samples.x, workspace.a)
+        inputs = Inputs(x, order + start, samples.x_stride, n_in, workspace.bits)
         if samples.gathered:
             gather_rows(samples, inputs, workspace.rows, begin, end)
-            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, n_in)
+            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, n_in, workspace.bits)
             if not barrier(team, n_workers):
                 return False
         if not forward_together(
@@ -192,7 +197,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         backward(layers, parameters, workspace, begin, end)
         for row in range(begin, end if by_blocks else begin, slab.block):
             part = Slab(row, min(end - row, slab.block), slab.block, True, False, PART)
-            here = Inputs(inputs.a, inputs.index + row, inputs.stride, inputs.n)
+            bits = workspace.bits + row * words(n_in)
+            here = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
             gradients(layers, parameters, here, workspace, worker, 0, 1, part, hyper, 0)
         if not barrier(team, n_workers):
             return False

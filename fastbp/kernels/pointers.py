@@ -48,22 +48,31 @@ def pointer_at(typingctx, address, like):
     return like(types.intp, like), codegen
 
 
-@intrinsic
-def prefetch(typingctx, p, n):
-    """Ask for the cache lines of p[:n], which will be written soon; n is a constant or a small number."""
-
+def _prefetch(p, to_write):
     def codegen(context, builder, sig, args):
         byte = ir.IntType(8).as_pointer()
         takes = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(builder.module, takes, "llvm.prefetch.p0")
         step = ir.Constant(ir.IntType(64), _LINE // (p.dtype.bitwidth // 8))
-        to_write, all_levels, data = ir.Constant(_I32, 1), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
+        write, all_levels, data = ir.Constant(_I32, to_write), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
         with cgutils.for_range_slice(builder, ir.Constant(ir.IntType(64), 0), args[1], step, ir.IntType(64)) as (q, _):
             line = builder.bitcast(builder.gep(args[0], [q]), byte)
-            builder.call(function, [line, to_write, all_levels, data])
+            builder.call(function, [line, write, all_levels, data])
         return context.get_dummy_value()
 
     return types.void(p, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx, p, n):
+    """Ask for the cache lines of p[:n], which will be written soon; n is a constant or a small number."""
+    return _prefetch(p, 1)
+
+
+@intrinsic
+def prefetch_to_read(typingctx, p, n):
+    """The same of what will only be read."""
+    return _prefetch(p, 0)
 
 
 @type_callable(operator.add)

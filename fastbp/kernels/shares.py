@@ -2,13 +2,14 @@
 
 A layer's forward pass is divided by rows: each worker computes all neurons of its samples, and needs all weights. Where
 a layer has more neurons than the mini-batch has rows, it is *owned*, divided by neurons: each worker computes its own
-neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache.
+neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache. Not
+where zeros are left out: each worker would have to look for those of all samples.
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import N_OUT, NARROW, PANELS
+from fastbp.kernels.layers import MOSTLY_ZERO, N_OUT, NARROW, PANELS
 from fastbp.kernels.simd import lanes
 from fastbp.kernels.tiles import WIDE, n_columns
 
@@ -22,7 +23,7 @@ def _unit(layer, weights):
 @jit
 def is_owned(layer, weights, rows, n_workers):
     """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
-    if n_workers == 1 or layer[N_OUT] < rows:
+    if n_workers == 1 or layer[N_OUT] < rows or layer[MOSTLY_ZERO]:
         return False
     unit = _unit(layer, weights)
     units = (layer[N_OUT] + unit - 1) // unit

@@ -395,6 +395,41 @@ def first16(typingctx, count):
     return Mask(16)(types.int64), codegen
 
 
+# Which numbers are zero
+
+
+def _non_zeros(p, n):
+    def codegen(context, builder, sig, args):
+        vector = ir.VectorType(context.get_value_type(p.dtype), n)
+        mask = builder.fcmp_unordered("!=", emit_load(builder, args[0], vector), ir.Constant(vector, None))
+        bits = builder.bitcast(mask, ir.IntType(n))
+        return bits if n == 64 else builder.zext(bits, ir.IntType(64))
+
+    return types.int64(p), codegen
+
+
+@intrinsic
+def non_zeros8(typingctx, p):
+    """Bit q of an int64 is 1 where p[q] is not zero, for q < 8."""
+    return _non_zeros(p, 8)
+
+
+@intrinsic
+def non_zeros64(typingctx, p):
+    """Bit q of an int64 is 1 where p[q] is not zero, for q < 64."""
+    return _non_zeros(p, 64)
+
+
+@intrinsic
+def first_bit(typingctx, bits):
+    """The lowest bit that is 1; there must be one."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
 # Bits of floating-point numbers: what exp and log need
 
 _FORMAT = {32: (23, 127), 64: (52, 1023)}  # bits of the dtype -> bits of the mantissa, bias of the exponent

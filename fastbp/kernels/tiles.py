@@ -3,41 +3,65 @@
 A `Tile` is rows x vectors of hardware lanes. The three products of backpropagation are the same loop over `outer`
 (tile[r, :] += x_r w), and differ in what they read and in what they do with the finished tile.
 
-The shape of a tile is part of its type and comes from a token, `WIDE` (two vectors) or `NARROW` (one), used where
-a layer's last neurons fill one register only. The number of rows follows the registers of the compilation target:
-enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled. `TALL_WIDE`
-and `TALL_NARROW` have two rows more where there are registers for them; `SINGLE` has one lane, for a layer's only
-neuron.
+The shape of a tile is part of its type: a `Shape` is a constant inside kernels. `WIDE` has two vectors, `NARROW` one,
+used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
+target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
+`TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SINGLE` has one lane, for a
+layer's only neuron. Where zeros are left out (zeros.py) rows are panels: `PANEL`, `PANELS_2` and `NARROW_PANEL`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.core.imputils import lower_constant
+from numba.extending import intrinsic, models, register_model, typeof_impl
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.pointers import Pointer
 from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
 
-# Numba tells them apart by their types: as many elements as vectors, floats where they are tall, a bool for one lane
-WIDE: Any = (0, 0)
-NARROW: Any = (0,)
-TALL_WIDE: Any = (0.0, 0.0) if many_registers() else WIDE
-TALL_NARROW: Any = (0.0,) if many_registers() else NARROW
-SINGLE: Any = (False,)
 
-_SINGLE_ROWS = 8
+@dataclass(frozen=True)
+class Shape:
+    """`rows` x `vectors` SIMD registers, or lanes of a `single` element."""
+
+    rows: int
+    vectors: int
+    single: bool = False
 
 
-def rows_of(vectors: int, tall: bool = False) -> int:
-    """Rows of a tile `vectors` wide on the compilation target."""
-    if many_registers():
-        return 10 if tall else 8
-    return 10 if vectors == 1 else 5
+_ROWS = 8 if many_registers() else 5
+_NARROW_ROWS = 8 if many_registers() else 10
+_TALL_ROWS = 10
+WIDE, NARROW, SINGLE = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1), Shape(8, 1, single=True)
+TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
+TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
+PANELS_2, PANEL, NARROW_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1)
+
+
+class _ShapeType(types.Type):
+    """The type of one shape, which has no other value."""
+
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__(name=repr(shape))
+
+
+register_model(_ShapeType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Shape)
+def _type_of_shape(shape, context):
+    return _ShapeType(shape)
+
+
+@lower_constant(_ShapeType)
+def _constant_shape(context, builder, kind, value):
+    return context.get_dummy_value()
 
 
 class Tile(types.Type):
@@ -56,11 +80,9 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.ArrayType(vector, fe_type.rows * fe_type.vectors))
 
 
-def _tile_type(shape, p):
-    if shape.dtype == types.boolean:
-        return Tile(p.dtype, _SINGLE_ROWS, 1, 1)
-    rows = rows_of(shape.count, shape.dtype == types.float64)
-    return Tile(p.dtype, rows, shape.count, lanes_of(p.dtype.bitwidth // 8))
+def _tile_type(kind, p):
+    shape = kind.shape
+    return Tile(p.dtype, shape.rows, shape.vectors, 1 if shape.single else lanes_of(p.dtype.bitwidth // 8))
 
 
 def _registers(builder, tile):
@@ -175,6 +197,17 @@ def consecutive(typingctx, shape, p):
 
 
 @intrinsic
+def multiples(typingctx, shape, p, stride):
+    """0, stride, 2 stride, ..."""
+
+    def row(builder, r, stride):
+        return builder.mul(stride, ir.Constant(stride.type, r))
+
+    offsets_type, codegen = _offsets(shape, p, row)
+    return offsets_type(shape, p, types.intp), codegen
+
+
+@intrinsic
 def outer(typingctx, tile, x, offsets, w):
     """tile[r, :] += x[offsets[r]] w[: columns], by fused multiply-add."""
 
@@ -190,6 +223,23 @@ def outer(typingctx, tile, x, offsets, w):
         return _pack(builder, value_type, new)
 
     return tile(tile, x, offsets, w), codegen
+
+
+@intrinsic
+def axpy(typingctx, tile, x, w, offsets):
+    """tile[r, :] += x w[offsets[r] : offsets[r] + columns], by fused multiply-add."""
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile)
+        x = emit_splat(builder, args[1], value_type.element)
+        new = []
+        for r, offset in enumerate(cgutils.unpack_tuple(builder, args[3], tile.rows)):
+            row = _load_row(builder, builder.gep(args[2], [offset]), value_type.element, tile.vectors)
+            old = _registers(builder, args[0])[r * tile.vectors : (r + 1) * tile.vectors]
+            new += [emit_call(builder, "fma", x, w_v, sum_v) for w_v, sum_v in zip(row, old, strict=True)]
+        return _pack(builder, value_type, new)
+
+    return tile(tile, tile.dtype, w, offsets), codegen
 
 
 @intrinsic
@@ -213,6 +263,21 @@ def load_tile(typingctx, shape, p):
         return _pack(builder, value_type, _load_row(builder, args[1], value_type.element, value_type.count))
 
     return tile_type(shape, p), codegen
+
+
+@intrinsic
+def load_rows(typingctx, shape, p, offsets):
+    """The tile whose rows lie at p[offsets[r] :]."""
+    tile_type = _tile_type(shape, p)
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile_type)
+        registers = []
+        for offset in cgutils.unpack_tuple(builder, args[2], tile_type.rows):
+            registers += _load_row(builder, builder.gep(args[1], [offset]), value_type.element, tile_type.vectors)
+        return _pack(builder, value_type, registers)
+
+    return tile_type(shape, p, offsets), codegen
 
 
 @intrinsic
