@@ -11,7 +11,9 @@ PyTorch. For a quiet machine; some 6 minutes. Exits with 3 where a floor is miss
 
 The share is that of the peak which as many threads as fastbp chose reach in the same run, on 2 x multiply-adds of the
 three products. The bound is the ratio that fastbp would have if these took the only time, at the peak of all cores: no
-implementation that multiplies matrices gets beyond. --markdown and --chart are what stands in the README.
+implementation that multiplies matrices gets beyond. Images are mostly zero, and so are the inputs of the works of 784
+inputs: there fastbp leaves multiply-adds out, which both figures count. Those called dense have no zeros. --markdown
+and --chart are what stands in the README.
 """
 
 from __future__ import annotations

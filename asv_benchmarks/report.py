@@ -54,7 +54,8 @@ def title_of(name: str, work: Work) -> str:
     update = {"sgd": "SGD", "adam": "Adam"}[work.update]
     rows = f"{work.n:,}".replace(",", " ")
     batch = f"full batch of {rows}" if work.batch_size == work.n else f"batch {work.batch_size}, {rows} rows"
-    return f"{name} {work.hidden}, {update}, {batch}"
+    zeros = ", no inputs are zero" if work.classifies and work.density == 1 else ""
+    return f"{name.removesuffix('-dense')} {work.hidden}, {update}, {batch}{zeros}"
 
 
 def markdown(document: Document) -> str:
@@ -70,7 +71,7 @@ def markdown(document: Document) -> str:
         for library in libraries:
             theirs = bests[name].get(library)
             cells.append("" if theirs is None else f"{milliseconds(theirs)} ({theirs / ours:.3g})")
-        cells += [f"{figures['floor']:.3g}", f"{figures['bound']:.2g}"]
+        cells += [f"{figures['floor']:.3g}" if figures["floor"] else "", f"{figures['bound']:.2g}"]
         rows.append(f"| {' | '.join(cells)} |")
     cores, machine, dtype = document["cores"], document["machine"], document["dtype"]
     turns = f"the best of {document['rounds']} turns"
@@ -98,7 +99,8 @@ def draw(document: Document, path: Path) -> None:
         for y, figures in enumerate(works.values()):
             best = best_of_libraries(figures)
             floor = figures["floor"]
-            axes.plot([floor, floor], [y - 0.3, y + 0.3], color="0.7", lw=4, label="floor" if y == 0 else None)
+            if floor:
+                axes.plot([floor, floor], [y - 0.3, y + 0.3], color="0.7", lw=4, label="floor" if y == 0 else None)
             for library, seconds in best.items():
                 if library != "fastbp":
                     color, marker = LOOKS[library]

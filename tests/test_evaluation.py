@@ -222,19 +222,24 @@ def test_buffers_of_wide_layers_are_not_kept():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_workers_that_come_late_find_their_work_done(monkeypatch, dtype):
+@pytest.mark.parametrize(("is_long", "by_caller"), [(True, False), (False, False), (False, True)])
+def test_workers_that_come_late_find_their_work_done(monkeypatch, dtype, is_long, by_caller):
     """Whichever workers there are share all pieces: also where a single one of three ever gets a core."""
     network, X = make((20, 50, 3), dtype), drawn(2000, 20, dtype)
     y = np.arange(2000) % 3
     wanted, loss = long_way(network, X), network.loss(X, y)
     teams = []
 
-    def one_of_them(task, n_workers):
-        teams.append(n_workers)
+    def one_of_them(task, n_workers, meanwhile=None):
+        teams.append(n_workers if meanwhile is None else n_workers + 1)
         words = aligned_zeros(TEAM_WORDS, np.int64)
+        if meanwhile is not None and by_caller:
+            meanwhile()
+            return 0, None
         return task(words, n_workers - 1, n_workers), None
 
     monkeypatch.setattr(evaluation, "run_team", one_of_them)
+    monkeypatch.setattr(evaluation, "WORK_PER_INTERRUPT", 1 if is_long else 10**9)
     monkeypatch.setattr("fastbp.engine.cores.available_cores", lambda: 3)
     assert network.predict(X, n_threads=3).tobytes() == wanted.tobytes()
     assert network.loss(X, y, n_threads=3) == loss

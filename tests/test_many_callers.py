@@ -114,6 +114,7 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     for name in "WORK_PER_THREAD", "SURE_WORK_PER_THREAD", "WORK_PER_START":
         monkeypatch.setattr(cores, name, 1)
     monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_START", 1)
+    monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_INTERRUPT", 1)  # the caller is none of the workers
     monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
     monkeypatch.setattr(cores.n_workers_for, "__defaults__", (1,))
     for name in "FASTBP_NUM_THREADS", "OMP_NUM_THREADS":

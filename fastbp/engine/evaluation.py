@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastbp.architecture import Architecture
 from fastbp.engine.cores import WORK_PER_START, Call, is_open, n_workers_for, share_of
+from fastbp.engine.memory import aligned_zeros
 from fastbp.engine.parameters import Floats, Layout, round_up
 from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.engine.team import run_team
@@ -23,6 +24,7 @@ from fastbp.kernels import layers as column
 from fastbp.kernels.evaluation import evaluate as evaluate_kernel
 from fastbp.kernels.layers import MEASURED_COLUMNS
 from fastbp.kernels.losses import loss_code
+from fastbp.kernels.threads import TEAM_WORDS
 
 __all__ = ["Evaluator", "Source", "evaluator_of", "layout_of", "multiply_adds"]
 
@@ -31,7 +33,7 @@ Source = Floats | SparseRows
 WORK_PER_INTERRUPT = 1_000_000_000
 _TILE = 10  # rows: pieces are whole tiles
 _PIECE_BYTES = 1 << 17  # of activations that a worker keeps: they stay in its second-level cache
-_PIECES_PER_WORKER = 32  # so that one whose core is busy with something else leaves its pieces to the others
+_PIECES_PER_WORKER = 8  # so that one whose core is busy with something else leaves its pieces to the others
 # Bytes of activations, inputs and multiply-adds up to which samples are few: the buffers for them are kept
 _FEW_BYTES, _FEW_INPUTS, _FEW_WORK = 1 << 15, 4096, 10_000_000
 _KEPT = 8  # buffers: of so many calls at the same time
@@ -258,7 +260,8 @@ class Evaluator:
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
                 doubtful: int = evaluate_kernel(weights, calls[0], n)
             else:
-                doubtful = _by_team(weights, calls, n, kept_alive=(team, layers, X, y, wanted, report))
+                is_long = work >= WORK_PER_INTERRUPT
+                doubtful = _by_team(weights, calls, n, is_long, kept_alive=(team, layers, X, y, wanted, report))
             if kept is not None:
                 self._give_back(kept)
         return doubtful
@@ -287,21 +290,29 @@ class Evaluator:
         return call
 
 
-def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, kept_alive: object) -> int:
+def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, is_long: bool, kept_alive: object) -> int:
     """Let a team share the samples; each worker has a call, and a workspace, of its own.
 
-    A worker keeps alive what the addresses in its call lie in: nobody knows when the caller is interrupted.
+    The caller is one of them, unless it is to look for an interrupt meanwhile. A worker keeps alive what the addresses
+    in its call lie in: nobody knows when the caller is interrupted.
     """
     piece = round_up(-(-n // (len(calls) * _PIECES_PER_WORKER)), _TILE)
     doubtful = [0] * len(calls)
+    claims = aligned_zeros(TEAM_WORDS, np.int64)
 
-    def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+    def work(words: NDArray[Any], worker: int) -> None:
         call, _ = calls[worker], kept_alive
         call[word.TEAM], call[word.PIECE] = words.ctypes.data, min(piece, call[word.PIECE])
         doubtful[worker] = evaluate_kernel(weights, call, n)
+
+    def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
+        work(words if is_long else claims, worker)
         return 0
 
-    _, error = run_team(task, len(calls))
+    if is_long:
+        _, error = run_team(task, len(calls))
+    else:
+        _, error = run_team(task, len(calls) - 1, meanwhile=lambda: work(claims, len(calls) - 1))
     if error is not None:
         raise error
     return sum(doubtful)

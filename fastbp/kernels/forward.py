@@ -71,7 +71,7 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 @jit
 def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last):
-    """The z of a layer: rows begin <= i < end, neurons first <= j < last; all neurons where X is sparse."""
+    """The z of a layer: rows begin <= i < end, neurons first <= j < last; all neurons where zeros are left out."""
     n_in, stride, index = layer[N_IN], layer[STRIDE], workspace.index
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
     wide, narrow = n_columns(WIDE, w), lanes(w)
@@ -81,7 +81,7 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     elif is_single(layer):
         weighted_sums(SINGLE, inputs, begin, end, w, b, n_in, z, index, stride)
     elif layer[MOSTLY_ZERO]:
-        sums_without_zeros(layer, weights, inputs, begin, end, first, last, workspace.a)
+        sums_without_zeros(layer, weights, inputs, begin, end, workspace.a)
     else:
         tall = fits_tall(w, end - begin)
         for j in range(first, min(last, split), wide):

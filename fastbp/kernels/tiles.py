@@ -7,7 +7,7 @@ The shape of a tile is part of its type: a `Shape` is a constant inside kernels.
 used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
 target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
 `TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SINGLE` has one lane, for a
-layer's only neuron. Where zeros are left out (zeros.py) rows are panels: `PANEL`, `PANELS_2` and `NARROW_PANEL`.
+layer's only neuron. Where zeros are left out (zeros.py) the rows of a tile are panels.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TALL_ROWS = 10
 WIDE, NARROW, SINGLE = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1), Shape(8, 1, single=True)
 TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
 TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
-PANELS_2, PANEL, NARROW_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1)
+PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
 
 
 class _ShapeType(types.Type):

@@ -17,17 +17,22 @@ from typing import Any, NamedTuple
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.layers import K_PADDED, N_IN, PANELS, STRIDE, STRIP, WORD, A, B, W
 from fastbp.kernels.pointers import prefetch_to_read
+from fastbp.kernels.shares import padded_neurons
 from fastbp.kernels.simd import first_bit, non_zeros8, non_zeros64
 from fastbp.kernels.tiles import (
     NARROW_PANEL,
+    NO_PANEL,
     PANEL,
     PANELS_2,
     add,
     axpy,
     load_rows,
+    load_tile,
     multiples,
     n_columns,
+    n_rows,
     store_rows,
+    store_tile,
     zeros,
 )
 
@@ -81,46 +86,51 @@ def marked(row, k, n):
 
 
 @jit
-def sums_of_non_zeros(shape, inputs, begin, end, w, panel_size, b, n_in, z, z_stride):
-    """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and the neurons j of as many panels as the shape has rows.
+def sums_of_non_zeros(shape, rest, layer, weights, inputs, begin, end, j, a):
+    """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and some neurons: j and those that follow.
 
-    w the first panel, each `panel_size` long; b, z at its first neuron; z (rows, ...) at i z_stride.
+    They are those of as many wide panels, or one narrow, as `shape` has rows, and then of the narrow panel of `rest`.
     """
     outline()
-    columns = n_columns(shape, w)
-    panels, places = multiples(shape, w, panel_size), multiples(shape, w, columns)
+    n_in, stride, columns = layer[N_IN], layer[STRIDE], n_columns(shape, weights)
+    panels, places = multiples(shape, weights, columns * layer[K_PADDED]), multiples(shape, weights, columns)
+    j_rest, narrow = j + n_rows(shape, weights) * columns, n_columns(rest, weights)
+    w, w_rest = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[W] + j_rest * layer[K_PADDED])
     for k in range(0, n_in, WORD):
         for i in range(begin, end):
-            x, z_i = inputs.a + (inputs.index[i] * inputs.stride + k), z + i * z_stride
-            tile = load_rows(shape, z_i if k > 0 else b, places)
             left = inputs.bits[i * words(n_in) + k // WORD]
+            if left == 0 and k > 0:
+                continue
+            x, z = inputs.a + (inputs.index[i] * inputs.stride + k), a + (layer[A] + i * stride)
+            start = z if k > 0 else weights + layer[B]
+            tile, tile_rest = load_rows(shape, start + j, places), load_tile(rest, start + j_rest)
             while left != 0:
                 q = first_bit(left)
                 tile = axpy(tile, x[q], w + (k + q) * columns, panels)
+                tile_rest = axpy(tile_rest, x[q], w_rest + (k + q) * narrow, panels)
                 left &= left - 1
-            store_rows(z_i, places, tile)
+            store_rows(z + j, places, tile)
+            store_tile(z + j_rest, tile_rest)
 
 
 @jit
-def sums_without_zeros(layer, weights, inputs, begin, end, first, last, a):
-    """The z of the first layer: rows begin <= i < end, neurons first <= j < last."""
+def sums_without_zeros(layer, weights, inputs, begin, end, a):
+    """The z of the first layer for rows begin <= i < end."""
     outline()
-    wide, narrow, n_in, stride = n_columns(PANEL, weights), n_columns(NARROW_PANEL, weights), layer[N_IN], layer[STRIDE]
-    w, b, z = weights + layer[W], weights + layer[B], a + layer[A]
-    mark_non_zeros(inputs, begin, end, n_in)
-    size, last_wide, j = wide * layer[K_PADDED], min(last, layer[PANELS] * wide), first
+    mark_non_zeros(inputs, begin, end, layer[N_IN])
+    wide, narrow = n_columns(PANEL, weights), n_columns(NARROW_PANEL, weights)
+    j, last_wide, last = 0, layer[PANELS] * wide, padded_neurons(layer, weights)
     while j + 2 * wide <= last_wide:
-        panel = w + j * layer[K_PADDED]
-        sums_of_non_zeros(PANELS_2, inputs, begin, end, panel, size, b + j, n_in, z + j, stride)
+        sums_of_non_zeros(PANELS_2, NO_PANEL, layer, weights, inputs, begin, end, j, a)
         j += 2 * wide
-    while j < last_wide:
-        panel = w + j * layer[K_PADDED]
-        sums_of_non_zeros(PANEL, inputs, begin, end, panel, size, b + j, n_in, z + j, stride)
-        j += wide
-    while j < last:
-        panel = w + j * layer[K_PADDED]
-        sums_of_non_zeros(NARROW_PANEL, inputs, begin, end, panel, size, b + j, n_in, z + j, stride)
-        j += narrow
+    if j + wide == last_wide < last:
+        sums_of_non_zeros(PANEL, NARROW_PANEL, layer, weights, inputs, begin, end, j, a)
+    elif j + wide == last_wide:
+        sums_of_non_zeros(PANEL, NO_PANEL, layer, weights, inputs, begin, end, j, a)
+    else:
+        while j < last:
+            sums_of_non_zeros(NARROW_PANEL, NO_PANEL, layer, weights, inputs, begin, end, j, a)
+            j += narrow
 
 
 @jit
