@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+import weakref
 from collections import Counter
 
 import numba
@@ -266,6 +267,38 @@ def test_buffers_are_freed_after_a_fit(cases):
             finally:
                 tracemalloc.stop()
                 gc.enable()
+
+
+class Marker:
+    """What a caller has at hand."""
+
+
+@pytest.mark.hazard("memory", "an interrupted call keeps nothing of its caller")
+@pytest.mark.parametrize("is_long", [True, False])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_interrupted_call_keeps_nothing(cases, network, labels, monkeypatch, call, is_long):
+    """Not even until the garbage collector comes: while that frees what has callbacks, Python forgets a Ctrl-C."""
+    X = np.zeros((N, N_IN), network.dtype)
+    for module in "run", "evaluation":
+        monkeypatch.setattr(f"fastbp.engine.{module}.run_team", lambda *args, **options: (0, KeyboardInterrupt("now")))
+    monkeypatch.setattr("fastbp.engine.run.WORK_IN_CALLER", 0)
+    monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_INTERRUPT", 1 if is_long else 10**12)
+
+    def interrupted():
+        marker = Marker()
+        try:
+            call(network, X, labels)
+        except KeyboardInterrupt:
+            return weakref.ref(marker)
+        raise AssertionError("it was not interrupted")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with cases.one(is_long):
+            assert interrupted()() is None
+    finally:
+        gc.enable()
 
 
 # Mini-batches allocate nothing

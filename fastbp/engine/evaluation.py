@@ -314,5 +314,8 @@ def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, is_long: b
     else:
         _, error = run_team(task, len(calls) - 1, meanwhile=lambda: work(claims, len(calls) - 1))
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else its traceback would keep this frame, and this frame itself
     return sum(doubtful)

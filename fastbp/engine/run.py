@@ -236,7 +236,10 @@ class Run:
                     task, n_workers, cores=own_cores(n_workers), meanwhile=meanwhile if has_core else None
                 )
                 if error is not None:
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del error  # else its traceback would keep this frame, and this frame itself
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)
         return self.report
 
