@@ -54,7 +54,7 @@ def title_of(name: str, work: Work) -> str:
     update = {"sgd": "SGD", "adam": "Adam"}[work.update]
     rows = f"{work.n:,}".replace(",", " ")
     batch = f"full batch of {rows}" if work.batch_size == work.n else f"batch {work.batch_size}, {rows} rows"
-    zeros = ", no inputs are zero" if work.classifies and work.density == 1 else ""
+    zeros = ", no inputs are zero" if not work.zeros else ""
     return f"{name.removesuffix('-dense')} {work.hidden}, {update}, {batch}{zeros}"
 
 
