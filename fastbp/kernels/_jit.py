@@ -42,6 +42,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False}
 # what only kernels call needs no wrappers for Python and C, which are most of a small kernel's compilation time
 INNER = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# for 0 and 1 where kernels are called or counting begins: for such constants Numba would compile them once more
+NONE: Any = np.int64(0)
+ONE: Any = np.int64(1)
 FOLDERS_KEPT = 8  # one per state of sources and versions; the least recently used are deleted
 
 counts: Counter[str] = Counter()  # entries "loaded", "compiled" and "saved" in this process

@@ -6,7 +6,7 @@ takes, and one sample through a small network is over in less than a microsecond
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import entry, jit
+from fastbp.kernels._jit import NONE, entry, jit
 from fastbp.kernels.forward import forward, hand_out
 from fastbp.kernels.layers import (
     ACTIVATION,
@@ -24,7 +24,7 @@ from fastbp.kernels.layers import (
     Samples,
     Workspace,
 )
-from fastbp.kernels.minibatch import NONE, non_zeros_of, output_rows
+from fastbp.kernels.minibatch import non_zeros_of, output_rows
 from fastbp.kernels.output import output
 from fastbp.kernels.pointers import float64_at, pointer, pointer_at
 from fastbp.kernels.threads import aborted, claim, flush_subnormals, restore_mode

@@ -13,7 +13,7 @@ same k follow each other, so that these columns of the inputs are fetched from m
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit, outline
+from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.layers import (
     BLOCK,
     COUNTS,
@@ -308,7 +308,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
             update(hyper.code, weights + q, g, parameters.slot_1 + q, parameters.slot_2 + q, size, penalty, hyper)
             copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
     if layer[TRAIN_BIAS]:
-        learn_biases(layer, parameters, workspace, 0, lanes(weights), worker, slab, hyper)
+        learn_biases(layer, parameters, workspace, NONE, lanes(weights), worker, slab, hyper)
 
 
 @jit
@@ -390,7 +390,7 @@ def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab
             if not is_owned(layer, weights, slab.m, n_parts):
                 total += layer_work(layer, weights)
         shared_begin, shared_end = 2 * total * part // n_parts, 2 * total * (part + 1) // n_parts
-    before = 0
+    before = NONE
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         if l >= skipped:

@@ -6,11 +6,7 @@ before and after it. `train` is the entry that Python calls.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from fastbp.kernels._jit import entry, jit, outline
+from fastbp.kernels._jit import NONE, ONE, entry, jit, outline
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward_together
@@ -53,8 +49,6 @@ from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
 from fastbp.kernels.zeros import words
-
-NONE: Any = np.int64(0)  # not 0, for which Numba would compile a kernel that is called with it once more
 
 
 @jit
@@ -199,7 +193,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             part = Slab(row, min(end - row, slab.block), slab.block, True, False, PART)
             bits = workspace.bits + row * words(n_in)
             here = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
-            gradients(layers, parameters, here, workspace, worker, 0, 1, part, hyper, 0)
+            gradients(layers, parameters, here, workspace, worker, NONE, ONE, part, hyper, NONE)
         if not barrier(team, n_workers):
             return False
         if non_zeros.sparse:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastbp.kernels._jit import jit, outline
+from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.layers import K_PADDED, N_IN, PANELS, STRIDE, STRIP, WORD, A, B, W
 from fastbp.kernels.pointers import prefetch_to_read
 from fastbp.kernels.shares import padded_neurons
@@ -119,7 +119,7 @@ def sums_without_zeros(layer, weights, inputs, begin, end, a):
     outline()
     mark_non_zeros(inputs, begin, end, layer[N_IN])
     wide, narrow = n_columns(PANEL, weights), n_columns(NARROW_PANEL, weights)
-    j, last_wide, last = 0, layer[PANELS] * wide, padded_neurons(layer, weights)
+    j, last_wide, last = NONE, layer[PANELS] * wide, padded_neurons(layer, weights)
     while j + 2 * wide <= last_wide:
         sums_of_non_zeros(PANELS_2, NO_PANEL, layer, weights, inputs, begin, end, j, a)
         j += 2 * wide
