@@ -62,7 +62,7 @@ def everything(problem: Problem, X: Any, batch_size: int, n_threads: int, update
 
 CASES = pairwise(
     {
-        "n_in": [*SIZES, 79, 80, 81, 200],
+        "n_in": [*SIZES, 79, 80, 81, 200, 256, 300],
         "n_hidden": [1, 7, 8, 16, 17, 33, 65],
         "m": [1, 10, 255, 256, 257, 600, 1100],
         "batch_size": [3, 255, 256, 257, 1024, 1025, 5000],

@@ -24,13 +24,13 @@ NETWORKS = [  # sizes, hidden, output, loss, samples, batch size
     ([64, 30, 10], "sigmoid", "softmax", "cross_entropy", 205, 10),
     ([33, 17, 65, 3], "tanh", "sigmoid", "cross_entropy", 130, 32),
     ([5, 41, 9, 1], "relu", "identity", "mse", 1030, 257),
-    ([128, 19, 7], "tanh", "tanh", "quadratic", 1300, 1300),
+    ([256, 19, 7], "tanh", "tanh", "quadratic", 1300, 1300),
     ([2, 1], [], "sigmoid", "quadratic", 21, 4),
     ([20, 96, 40], "relu", "identity", "quadratic", 70, 16),
-    ([150, 100, 3], "relu", "softmax", "cross_entropy", 300, 130),
+    ([300, 100, 3], "relu", "softmax", "cross_entropy", 300, 130),
 ]
 L2 = [0.0, 0.01, 0.0, 0.1, 0.5, 0.0, 0.01]  # of each network
-MOSTLY_ZERO = {150}  # inputs of which most are
+MOSTLY_ZERO = {300}  # inputs of which most are
 OPTIMIZERS = [fastbp.SGD(0.05), fastbp.SGD(0.02, 0.9), fastbp.SGD(0.02, 0.9, nesterov=True), fastbp.Adam(1e-3)]
 
 

@@ -18,7 +18,7 @@ from fastbp.engine.memory import aligned_zeros
 from fastbp.engine.parameters import Floats, Layout, round_up
 from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.engine.team import run_team
-from fastbp.engine.workspace import bit_words, workspace
+from fastbp.engine.workspace import bit_words, bits, workspace
 from fastbp.kernels import evaluation as word
 from fastbp.kernels import layers as column
 from fastbp.kernels.evaluation import evaluate as evaluate_kernel
@@ -255,7 +255,7 @@ class Evaluator:
             layers = team[0].layers.copy()
             for l, array in wanted.items():
                 layers[l, column.OUT] = array.ctypes.data
-            layers[0, column.MOSTLY_ZERO] = is_mostly_zero(X)
+            layers[0, column.WORDS] = bit_words(layers[0]) if is_mostly_zero(X) else 0
             calls = [self._call(buffers, layers, X, y, classify, report) for buffers in team]
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
                 doubtful: int = evaluate_kernel(weights, calls[0], n)
@@ -281,8 +281,8 @@ class Evaluator:
             call[word.X], call[word.BEGINS], call[word.K] = (array.ctypes.data for array in (X.values, X.begins, X.k))
         else:
             call[word.X], call[word.X_STRIDE] = X.ctypes.data, X.shape[1]
-        if layers[0, column.MOSTLY_ZERO]:
-            buffers.bits = np.zeros(call[word.PIECE] * bit_words(self.architecture.n_in) + 1, np.int64)
+        if layers[0, column.WORDS]:
+            buffers.bits = bits(int(call[word.PIECE]), layers[0])
             call[word.BITS] = buffers.bits.ctypes.data
         if y is not None:
             call[word.Y], call[word.Y_STRIDE] = y.ctypes.data, 0 if y.ndim == 1 else y.shape[1]

@@ -16,11 +16,13 @@ from fastbp.architecture import Architecture
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
-from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, Parameters
+from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, STRIP, Parameters
 from fastbp.kernels.simd import lanes_of
 from fastbp.kernels.tiles import NARROW, WIDE
 
 Floats = NDArray[Any]
+# Inputs of X from which on a z is the sum of two chains, so that two workers can divide weights and X
+INPUTS_OF_TWO_CHAINS = 256
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -67,6 +69,8 @@ class Layout:
             if l > 0 and n_out == 1:
                 panels, narrow, padded, width = 0, 0, round_up(n_in, 2 * lanes), 1
             layer[column.N_IN], layer[column.N_OUT] = n_in, n_out
+            half = round_up(n_in, 2 * STRIP) // 2
+            layer[column.SECOND] = half if l == 0 and n_in >= INPUTS_OF_TWO_CHAINS else n_in
             layer[column.ACTIVATION] = ACTIVATIONS[architecture.activations[l]].code
             layer[column.PANELS], layer[column.NARROW], layer[column.K_PADDED] = panels, narrow, padded
             layer[column.W] = self.size

@@ -7,12 +7,17 @@ import numpy as np
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, COUNTS, STRIP, WORD, Workspace
+from fastbp.kernels.layers import BLOCK, CHAINS, COUNTS, STRIP, WORD, Workspace
 
 
-def bit_words(n_in: int) -> int:
-    """Return how many numbers hold the bits of a row's inputs."""
-    return -(-n_in // WORD)
+def bit_words(layer: np.ndarray) -> int:
+    """Return how many numbers hold the bits of a row's inputs in one chain of a layer, the longest."""
+    return -(-int(layer[column.SECOND]) // WORD)
+
+
+def bits(rows: int, layer: np.ndarray) -> np.ndarray:
+    """Return room for those of the inputs of so many rows, and for a number that is read beyond them."""
+    return np.zeros(rows * CHAINS * int(layer[column.WORDS]) + 1, np.int64)
 
 
 def workspace(
@@ -53,25 +58,27 @@ def workspace(
     for layer in layers:
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
-    layers[0, column.MOSTLY_ZERO] = mostly_zero
+    layers[0, column.WORDS] = bit_words(layers[0]) if mostly_zero else 0
     strip = STRIP * 2 * layout.lanes  # of a wide panel
     part_size = layout.size if by_blocks else 0
     n_parts = 2 * -(-rows // (2 * BLOCK))
     strip_rows = n_parts * BLOCK if mostly_zero and rows > BLOCK else rows  # whole blocks of non-zeros are collected
     strip_size = round_up(strip_rows * STRIP, CACHE_LINE // layout.dtype.itemsize) if training else 0
-    bits_size = rows * bit_words(int(layers[0, column.N_IN])) + 1 if mostly_zero else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
+    # without deltas these are the second chains of the first layer's z
+    in_chains = layers[0, column.SECOND] < layers[0, column.N_IN]
+    delta_size = place if deltas else rows * int(layers[0, column.STRIDE]) if in_chains else 0
     return layers, Workspace(
         rows=aligned_zeros(rows * gathered + slack if gathered else 0, layout.dtype),
         a=aligned_zeros(place + slack, layout.dtype),
-        delta=aligned_zeros(place + slack if deltas else 0, layout.dtype),
+        delta=aligned_zeros(delta_size + slack, layout.dtype),
         scratch=aligned_zeros(n_workers * strip, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
         strip_rows=np.zeros(n_workers * strip_size if mostly_zero else 0, np.int8),
         strip_counts=np.zeros(n_workers * COUNTS if mostly_zero else 0, np.int16),
         strip_size=strip_size,
-        bits=np.zeros(bits_size, np.int64),
+        bits=bits(rows, layers[0]),
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),
         hits=np.zeros(rows),

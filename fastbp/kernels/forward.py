@@ -1,4 +1,8 @@
-"""Forward: z_j = b_j + sum_k w_jk a_k and a_j = sigma(z_j), layer by layer, for some rows of a mini-batch."""
+"""Forward: z_j = b_j + sum_k w_jk a_k and a_j = sigma(z_j), layer by layer, for some rows of a mini-batch.
+
+Where X has many inputs, a z of the first layer is the sum of two chains: b_j and the first half of the inputs, and the
+second half.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ from fastbp.kernels._jit import jit
 from fastbp.kernels.activations import activate
 from fastbp.kernels.layers import (
     ACTIVATION,
+    BOTH,
     K_PADDED,
     LAYER_COLUMNS,
-    MOSTLY_ZERO,
     N_IN,
     N_OUT,
     OUT,
     PANELS,
+    SECOND,
     STRIDE,
+    WORDS,
     A,
     B,
     Inputs,
@@ -21,7 +27,14 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy
 from fastbp.kernels.pointers import pointer_at
-from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
+from fastbp.kernels.shares import (
+    is_halved,
+    is_owned,
+    is_single,
+    own_chain,
+    own_neurons,
+    padded_neurons,
+)
 from fastbp.kernels.simd import lanes, load16, store
 from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
@@ -31,31 +44,40 @@ from fastbp.kernels.tiles import (
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
+    add,
     fits_tall,
+    load_rows,
     n_columns,
     n_rows,
     outer,
     repeat,
     row_offsets,
     store_rows,
+    zeros,
 )
-from fastbp.kernels.zeros import sums_without_zeros
+from fastbp.kernels.zeros import add_chains, sums_without_zeros
 
 
 @jit
-def weighted_sums(shape, inputs, begin, end, w, b, n_in, z, index, z_stride):
+def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, index, z_stride):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and the neurons j of one panel.
 
     w one panel; b, z at the panel's first neuron; z (rows, ...) at i z_stride.
-    One chain of fused multiply-adds over k for each z_ij, whatever the tile.
+    Each z_ij is a chain of fused multiply-adds over k < second and one over the others, whatever the tile.
     """
     columns = n_columns(shape, w)
     for i in range(begin, end, n_rows(shape, w)):
         x_rows = row_offsets(shape, w, inputs.index, inputs.stride, i, end - 1)
-        tile = repeat(shape, b)
-        for k in range(n_in):
-            tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
-        store_rows(z, row_offsets(shape, w, index, z_stride, i, end - 1), tile)
+        z_rows = row_offsets(shape, w, index, z_stride, i, end - 1)
+        first_k, last_k = 0, second
+        while first_k < n_in:
+            tile = repeat(shape, b) if first_k == 0 else zeros(shape, b)
+            for k in range(first_k, last_k):
+                tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
+            if first_k > 0:
+                tile = add(load_rows(shape, z, z_rows), tile)
+            store_rows(z, z_rows, tile)
+            first_k, last_k = last_k, n_in
 
 
 @jit
@@ -70,32 +92,35 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 
 @jit
-def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last):
-    """The z of a layer: rows begin <= i < end, neurons first <= j < last; all neurons where zeros are left out."""
-    n_in, stride, index = layer[N_IN], layer[STRIDE], workspace.index
+def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last, chains):
+    """The z of a layer: rows begin <= i < end, neurons first <= j < last, or one of their `chains`.
+
+    All neurons where zeros are left out.
+    """
+    n_in, second, stride, index = layer[N_IN], layer[SECOND], layer[STRIDE], workspace.index
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
     wide, narrow = n_columns(WIDE, w), lanes(w)
     split = layer[PANELS] * wide
     if sparse:
         sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
     elif is_single(layer):
-        weighted_sums(SINGLE, inputs, begin, end, w, b, n_in, z, index, stride)
-    elif layer[MOSTLY_ZERO]:
-        sums_without_zeros(layer, weights, inputs, begin, end, workspace.a)
+        weighted_sums(SINGLE, inputs, begin, end, w, b, second, n_in, z, index, stride)
+    elif layer[WORDS]:
+        sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end)
     else:
         tall = fits_tall(w, end - begin)
         for j in range(first, min(last, split), wide):
             panel = w + j * layer[K_PADDED]
             if tall:
-                weighted_sums(TALL_WIDE, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+                weighted_sums(TALL_WIDE, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
             else:
-                weighted_sums(WIDE, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+                weighted_sums(WIDE, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
         for j in range(max(first, split), last, narrow):
             panel = w + j * layer[K_PADDED]
             if tall:
-                weighted_sums(TALL_NARROW, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+                weighted_sums(TALL_NARROW, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
             else:
-                weighted_sums(NARROW, inputs, begin, end, panel, b + j, n_in, z + j, index, stride)
+                weighted_sums(NARROW, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
 
 
 @jit
@@ -115,7 +140,7 @@ def forward(layers, parameters, inputs, non_zeros, workspace, begin, end):
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         sparse, n = l == 0 and non_zeros.sparse == 1, padded_neurons(layer, parameters.weights)
-        layer_sums(layer, parameters.weights, inputs, non_zeros, sparse, workspace, begin, end, 0, n)
+        layer_sums(layer, parameters.weights, inputs, non_zeros, sparse, workspace, begin, end, 0, n, BOTH)
         if l == 0:
             for i in range(begin, end):
                 z = workspace.a[layer[A] + i * layer[STRIDE]]
@@ -142,7 +167,15 @@ def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, beg
         if owned:
             row, last_row = 0, rows
             first, last = own_neurons(layer, weights, worker, n_workers)
-        layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last)
+        if is_halved(layer, n_workers) and not sparse:
+            chain, row, last_row = own_chain(rows, worker, n_workers)
+            layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last, chain)
+            if not barrier(team, n_workers):
+                return False
+            row, last_row = begin, end
+            add_chains(layer, workspace, row, last_row)
+        else:
+            layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last, BOTH)
         if l < layers.n - 1:
             activate_layer(layer, workspace, row, last_row, first, last, True)
         if owned and not barrier(team, n_workers):

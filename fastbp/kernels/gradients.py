@@ -19,17 +19,18 @@ from fastbp.kernels.layers import (
     COUNTS,
     K_PADDED,
     LAYER_COLUMNS,
-    MOSTLY_ZERO,
     N_IN,
     N_OUT,
     NARROW,
     PANELS,
     PART,
     PENALISED,
+    SECOND,
     STRIDE,
     STRIP,
     SUM,
     TRAIN_BIAS,
+    WORDS,
     WT,
     A,
     B,
@@ -39,7 +40,7 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.pointers import prefetch
-from fastbp.kernels.shares import is_owned, is_single, own_neurons, padded_neurons
+from fastbp.kernels.shares import is_halved, is_owned, is_single, own_chain, own_neurons, padded_neurons
 from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
@@ -250,7 +251,7 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
             add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
-        elif layer[MOSTLY_ZERO]:
+        elif layer[WORDS]:
             at = first - k
             gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
         else:
@@ -331,15 +332,23 @@ def strip_work(weights, wide, tall, n):
 
 
 @jit
-def layer_work(layer, weights):
-    """What all strips of a layer are."""
-    n_in = layer[N_IN]
+def layer_work(layer, weights, n):
+    """What the strips of a layer's first n inputs are."""
     if is_single(layer):
-        return n_in // lanes(weights) + 1
-    tall = fits_tall(weights, n_in)
-    return layer[PANELS] * strip_work(weights, True, tall, n_in) + layer[NARROW] * strip_work(
-        weights, False, tall, n_in
-    )
+        return n // lanes(weights) + 1
+    tall = fits_tall(weights, layer[N_IN])
+    return layer[PANELS] * strip_work(weights, True, tall, n) + layer[NARROW] * strip_work(weights, False, tall, n)
+
+
+@jit
+def half_of_strips(layer, weights, part, n_parts):
+    """Where the strips of a halved layer begin and end that a worker learns: `learn_strips`, with none before."""
+    first = 2 * layer_work(layer, weights, layer[SECOND])
+    chain, begin, end = own_chain(first, part, n_parts)
+    if chain == 0:
+        return begin, end
+    _, begin, end = own_chain(2 * layer_work(layer, weights, layer[N_IN]) - first, part, n_parts)
+    return first + begin, first + end
 
 
 @jit
@@ -353,7 +362,7 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     wide_columns, narrow = n_columns(WIDE, weights), lanes(weights)
     split, tall = layer[PANELS] * wide_columns, fits_tall(weights, n_in)
     if is_single(layer):
-        if begin <= 2 * before + layer_work(layer, weights) < end:
+        if begin <= 2 * before + layer_work(layer, weights, n_in) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
@@ -364,8 +373,8 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
             wide = j < split
             work = strip_work(weights, wide, tall, min(STRIP, n_in - k))
             if begin <= 2 * before + work < end:
-                if layer[MOSTLY_ZERO] and not is_prepared:
-                    collect_columns(inputs, n_in, k, min(k + STRIP, n_in), slab, columns_of(workspace, worker))
+                if layer[WORDS] and not is_prepared:
+                    collect_columns(layer, inputs, k, slab, columns_of(workspace, worker))
                 elif repays_gathering and not is_prepared:
                     strip_inputs = gather_columns(inputs, slab.m, k, STRIP, workspace, worker)
                 is_prepared = True
@@ -381,7 +390,8 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
 def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab, hyper, skipped):
     """One of the shares of all layers but the first `skipped`, computed by a worker.
 
-    Of a layer that is owned these are its own neurons, of all others together strips of about the same work.
+    Of a layer that is owned these are its own neurons, of one that is halved strips of its own inputs, of all others
+    together strips of about the same work.
     """
     outline()
     weights = parameters.weights
@@ -390,21 +400,23 @@ def gradients(layers, parameters, inputs, workspace, worker, part, n_parts, slab
         total = 0
         for l in range(skipped, layers.n):
             layer = layers.table + l * LAYER_COLUMNS
-            if not is_owned(layer, weights, slab.m, n_parts):
-                total += layer_work(layer, weights)
+            if not is_owned(layer, weights, slab.m, n_parts) and not is_halved(layer, n_parts):
+                total += layer_work(layer, weights, layer[N_IN])
         shared_begin, shared_end = 2 * total * part // n_parts, 2 * total * (part + 1) // n_parts
     before = NONE
     for l in range(layers.n):
         layer = layers.table + l * LAYER_COLUMNS
         if l >= skipped:
-            j, last_j = 0, padded_neurons(layer, weights)
-            begin, end = shared_begin, shared_end
+            j, last_j, below = 0, padded_neurons(layer, weights), NONE
             if is_owned(layer, weights, slab.m, n_parts):
                 j, last_j = own_neurons(layer, weights, part, n_parts)
                 begin, end = 0, EVERYTHING
-            learn_strips(layer, parameters, inputs, j, last_j, before, begin, end, workspace, worker, slab, hyper)
-            if end != EVERYTHING:
-                before += layer_work(layer, weights)
+            elif is_halved(layer, n_parts):
+                begin, end = half_of_strips(layer, weights, part, n_parts)
+            else:
+                begin, end, below = shared_begin, shared_end, before
+                before += layer_work(layer, weights, layer[N_IN])
+            learn_strips(layer, parameters, inputs, j, last_j, below, begin, end, workspace, worker, slab, hyper)
         inputs = Inputs(
             workspace.a + layer[A], workspace.index + slab.begin, layer[STRIDE], layer[N_OUT], workspace.bits
         )

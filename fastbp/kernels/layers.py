@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 (
     N_IN,  # neurons k
     N_OUT,  # neurons j
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
     PANELS,  # wide panels
     NARROW,  # narrow panels that follow
     K_PADDED,  # rows of a panel
+    SECOND,  # the first input k of the second chain of z, after whole strips; N_IN where there is one chain
     W,  # offset of the panels in the parameters
     B,  # offset of the biases in the parameters
     WT,  # offset of the transposed panels, -1 without
@@ -31,9 +34,9 @@ from typing import Any, NamedTuple
     STRIDE,  # elements between the activations of two samples
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
-    MOSTLY_ZERO,  # 1 if its inputs are, and those that are zero are left out, see zeros.py
-) = range(16)
-LAYER_COLUMNS = 16
+    WORDS,  # numbers that hold the bits of one chain's inputs, where those that are zero are left out; 0 where not
+) = range(17)
+LAYER_COLUMNS = 17
 
 # Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
 # the number of its samples or the sum of their weights; where it is 0, nothing happens
@@ -51,6 +54,8 @@ STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
 SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
 SLAB = 8 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
 WORD = 64  # inputs whose bits make a number
+CHAINS = 2  # of a z, at most
+BOTH: Any = np.int64(CHAINS)  # of them are asked for, and not one, by its number 0 or 1
 COUNTS = SLAB // BLOCK * STRIP  # inputs of a strip in each block of a slab
 
 
@@ -81,7 +86,7 @@ class Inputs(NamedTuple):
     index: Any
     stride: int
     n: int  # inputs of a row that may be read
-    bits: Any  # pointer to int64: which inputs of each row are not zero, where the layer leaves out zeros
+    bits: Any  # pointer to int64: which inputs of row i are not zero, from i CHAINS WORDS on, where zeros are left out
 
 
 # What is asked of a slab's gradient: all of it; the part of the one block that it is, left in `Workspace.parts`; the

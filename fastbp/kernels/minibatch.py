@@ -15,6 +15,7 @@ from fastbp.kernels.layers import (
     ACTIVATION,
     BETA_1,
     BETA_2,
+    CHAINS,
     COST,
     EPSILON,
     ETA,
@@ -33,6 +34,7 @@ from fastbp.kernels.layers import (
     STRIDE,
     SUM,
     WHOLE,
+    WORDS,
     A,
     Inputs,
     Layers,
@@ -48,7 +50,6 @@ from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
 from fastbp.kernels.updates import Hyper
-from fastbp.kernels.zeros import words
 
 
 @jit
@@ -191,7 +192,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
         backward(layers, parameters, workspace, begin, end)
         for row in range(begin, end if by_blocks else begin, slab.block):
             part = Slab(row, min(end - row, slab.block), slab.block, True, False, PART)
-            bits = workspace.bits + row * words(n_in)
+            bits = workspace.bits + row * CHAINS * layers.table[WORDS]
             here = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
             gradients(layers, parameters, here, workspace, worker, NONE, ONE, part, hyper, NONE)
         if not barrier(team, n_workers):

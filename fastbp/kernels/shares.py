@@ -4,12 +4,16 @@ A layer's forward pass is divided by rows: each worker computes all neurons of i
 a layer has more neurons than the mini-batch has rows, it is *owned*, divided by neurons: each worker computes its own
 neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache. Not
 where zeros are left out: each worker would have to look for those of all samples.
+
+There an even number of workers *halves* a layer whose z are sums of two chains: each worker computes one chain, of more
+samples, and later the gradients and updates of the inputs of that chain, so that their weights, and these columns of X,
+stay in its core's cache.
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import MOSTLY_ZERO, N_OUT, NARROW, PANELS
+from fastbp.kernels.layers import CHAINS, N_IN, N_OUT, NARROW, PANELS, SECOND, WORDS, Inputs
 from fastbp.kernels.simd import lanes
 from fastbp.kernels.tiles import WIDE, n_columns
 
@@ -23,12 +27,40 @@ def _unit(layer, weights):
 @jit
 def is_owned(layer, weights, rows, n_workers):
     """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
-    if n_workers == 1 or layer[N_OUT] < rows or layer[MOSTLY_ZERO]:
+    if n_workers == 1 or layer[N_OUT] < rows or layer[WORDS] > 0:
         return False
     unit = _unit(layer, weights)
     units = (layer[N_OUT] + unit - 1) // unit
     idle = (n_workers - units % n_workers) % n_workers
     return units >= n_workers and 4 * idle <= units
+
+
+@jit
+def n_chains(layer):
+    """How many chains the z of a layer are the sums of."""
+    return CHAINS if layer[SECOND] < layer[N_IN] else 1
+
+
+@jit
+def inputs_of(layer, inputs, chain):
+    """The inputs of one chain of a layer."""
+    if chain == 0:
+        return Inputs(inputs.a, inputs.index, inputs.stride, layer[SECOND], inputs.bits)
+    k = layer[SECOND]
+    return Inputs(inputs.a + k, inputs.index, inputs.stride, layer[N_IN] - k, inputs.bits + layer[WORDS])
+
+
+@jit
+def is_halved(layer, n_workers):
+    """Whether each worker computes one of the chains of a layer."""
+    return layer[WORDS] > 0 and n_chains(layer) == CHAINS and n_workers % CHAINS == 0
+
+
+@jit
+def own_chain(rows, worker, n_workers):
+    """The chain of a halved layer that a worker computes, and the rows begin <= i < end for which it does."""
+    n = n_workers // CHAINS
+    return worker // n, rows * (worker % n) // n, rows * (worker % n + 1) // n
 
 
 @jit

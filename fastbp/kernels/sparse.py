@@ -27,6 +27,7 @@ from fastbp.kernels.layers import (
     NARROW,
     PANELS,
     PENALISED,
+    SECOND,
     SQUARED,
     STRIDE,
     TRAIN_BIAS,
@@ -35,7 +36,7 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.norms import square
-from fastbp.kernels.simd import fma, lanes, load, store
+from fastbp.kernels.simd import fma, lanes, load, no_sum, store
 from fastbp.kernels.updates import update
 
 
@@ -83,17 +84,25 @@ def panel_of(layer, weights, panel):
 def sparse_sums(layer, weights, inputs, non_zeros, begin, end, a):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end; row i is the sample index[i] of the inputs."""
     outline()
-    stride, x, last_k = layer[STRIDE], inputs.a, layer[N_IN] - 1
+    stride, x = layer[STRIDE], inputs.a
     for panel in range(layer[PANELS] + layer[NARROW]):
         j, columns, second = panel_of(layer, weights, panel)
         w, b, z = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[B] + j), a + (layer[A] + j)
         for i in range(begin, end):
             sample = inputs.index[i]
+            q, last, first_k, last_k = non_zeros.begins[sample], non_zeros.begins[sample + 1], 0, layer[SECOND]
             z_1, z_2 = load(b), load(b + second)
-            for q in range(non_zeros.begins[sample], non_zeros.begins[sample + 1]):
-                w_k = w + min(column(non_zeros.k, q), last_k) * columns
-                z_1 = fma(load(w_k), x[q], z_1)
-                z_2 = fma(load(w_k + second), x[q], z_2)
+            while first_k < layer[N_IN]:
+                chain_1, chain_2 = (z_1, z_2) if first_k == 0 else (no_sum(b), no_sum(b))
+                while q < last:
+                    k = column(non_zeros.k, q)
+                    if k >= last_k:
+                        break
+                    chain_1 = fma(load(w + k * columns), x[q], chain_1)
+                    chain_2 = fma(load(w + (k * columns + second)), x[q], chain_2)
+                    q += 1
+                z_1, z_2 = (chain_1, chain_2) if first_k == 0 else (z_1 + chain_1, z_2 + chain_2)
+                first_k, last_k = last_k, layer[N_IN]
             store(z + i * stride, z_1)
             store(z + (i * stride + second), z_2)
 

@@ -4,10 +4,10 @@ Leaving out a term 0 w or 0 delta changes no bit of a chain of fused multiply-ad
 chains run over the same k and i in the same order as those of `forward.py` and `gradients.py`: with these kernels and
 with those come the same numbers, where all are finite.
 
-The non-zeros of each row are marked by bits, in one pass over memory. The weighted sums go from bit to bit; for the
-gradient the non-zeros of a strip are collected input by input, once for all panels. What is not zero takes as many
-fused multiply-adds as in a tile of many rows, but each of them loads what it multiplies: where less than half of the
-inputs are zero, tiles are faster.
+The non-zeros of each row and chain are marked by bits, in one pass over memory. The weighted sums go from bit to bit;
+for the gradient the non-zeros of a strip are collected input by input, once for all panels. What is not zero takes as
+many fused multiply-adds as in a tile of many rows, but each of them loads what it multiplies: where less than half of
+the inputs are zero, tiles are faster.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastbp.kernels._jit import NONE, jit, outline
-from fastbp.kernels.layers import K_PADDED, N_IN, PANELS, STRIDE, STRIP, WORD, A, B, W
+from fastbp.kernels.layers import BOTH, CHAINS, K_PADDED, PANELS, SECOND, STRIDE, STRIP, WORD, WORDS, A, B, W
 from fastbp.kernels.pointers import prefetch_to_read
-from fastbp.kernels.shares import padded_neurons
-from fastbp.kernels.simd import first_bit, non_zeros8, non_zeros64
+from fastbp.kernels.shares import inputs_of, n_chains, padded_neurons
+from fastbp.kernels.simd import first_bit, lanes, load, non_zeros8, non_zeros64, store
 from fastbp.kernels.tiles import (
     NARROW_PANEL,
     NO_PANEL,
@@ -36,6 +36,7 @@ from fastbp.kernels.tiles import (
     zeros,
 )
 
+ROWS = 64  # rows whose sums stay in the nearest cache while their inputs are gone through
 AHEAD = 2  # rows that are asked for before they are looked at: they lie anywhere in memory
 
 
@@ -48,17 +49,18 @@ class Columns(NamedTuple):
 
 
 @jit
-def words(n_in):
-    """Words of a row's bits."""
-    return (n_in + WORD - 1) // WORD
+def bits_of(layer, inputs, i):
+    """Pointer to the bits of the inputs of a row."""
+    return inputs.bits + i * CHAINS * layer[WORDS]
 
 
 @jit
-def mark_non_zeros(inputs, begin, end, n_in):
-    """Bit q of inputs.bits[i, w] is 1 where x_ik of k = 64 w + q is not zero, for rows begin <= i < end."""
+def mark_non_zeros(layer, inputs, begin, end):
+    """Bit q of number w of a row's bits is 1 where its input k = 64 w + q is not zero, for rows begin <= i < end."""
     outline()
+    n_in = inputs.n
     for i in range(begin, end):
-        x, row = inputs.a + inputs.index[i] * inputs.stride, inputs.bits + i * words(n_in)
+        x, row = inputs.a + inputs.index[i] * inputs.stride, bits_of(layer, inputs, i)
         ahead = inputs.a + inputs.index[min(i + AHEAD, end - 1)] * inputs.stride
         for w in range(n_in // WORD):
             prefetch_to_read(ahead + w * WORD, WORD)
@@ -86,57 +88,90 @@ def marked(row, k, n):
 
 
 @jit
-def sums_of_non_zeros(shape, rest, layer, weights, inputs, begin, end, j, a):
+def sums_of_non_zeros(shape, rest, layer, chain, weights, inputs, begin, end, j, z):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and some neurons: j and those that follow.
 
     They are those of as many wide panels, or one narrow, as `shape` has rows, and then of the narrow panel of `rest`.
+    b_j is part of the first chain.
     """
     outline()
-    n_in, stride, columns = layer[N_IN], layer[STRIDE], n_columns(shape, weights)
+    first_k, columns = chain * layer[SECOND], n_columns(shape, weights)
     panels, places = multiples(shape, weights, columns * layer[K_PADDED]), multiples(shape, weights, columns)
     j_rest, narrow = j + n_rows(shape, weights) * columns, n_columns(rest, weights)
-    w, w_rest = weights + (layer[W] + j * layer[K_PADDED]), weights + (layer[W] + j_rest * layer[K_PADDED])
-    for k in range(0, n_in, WORD):
+    w = weights + (layer[W] + j * layer[K_PADDED] + first_k * columns)
+    w_rest = weights + (layer[W] + j_rest * layer[K_PADDED] + first_k * narrow)
+    for k in range(0, inputs.n, WORD):
         for i in range(begin, end):
-            left = inputs.bits[i * words(n_in) + k // WORD]
+            left = bits_of(layer, inputs, i)[k // WORD]
             if left == 0 and k > 0:
                 continue
-            x, z = inputs.a + (inputs.index[i] * inputs.stride + k), a + (layer[A] + i * stride)
-            start = z if k > 0 else weights + layer[B]
-            tile, tile_rest = load_rows(shape, start + j, places), load_tile(rest, start + j_rest)
+            x, z_i = inputs.a + (inputs.index[i] * inputs.stride + k), z + i * layer[STRIDE]
+            tile, tile_rest = zeros(shape, z), zeros(rest, z)
+            if chain == 0 or k > 0:
+                start = z_i if k > 0 else weights + layer[B]
+                tile, tile_rest = load_rows(shape, start + j, places), load_tile(rest, start + j_rest)
             while left != 0:
                 q = first_bit(left)
                 tile = axpy(tile, x[q], w + (k + q) * columns, panels)
                 tile_rest = axpy(tile_rest, x[q], w_rest + (k + q) * narrow, panels)
                 left &= left - 1
-            store_rows(z + j, places, tile)
-            store_tile(z + j_rest, tile_rest)
+            store_rows(z_i + j, places, tile)
+            store_tile(z_i + j_rest, tile_rest)
 
 
 @jit
-def sums_without_zeros(layer, weights, inputs, begin, end, a):
-    """The z of the first layer for rows begin <= i < end."""
+def chain_without_zeros(layer, chain, weights, inputs, workspace, begin, end):
+    """One chain of the z of the first layer for rows begin <= i < end."""
     outline()
-    mark_non_zeros(inputs, begin, end, layer[N_IN])
+    inputs = inputs_of(layer, inputs, chain)
+    z = (workspace.a if chain == 0 else workspace.delta) + layer[A]
+    mark_non_zeros(layer, inputs, begin, end)
     wide, narrow = n_columns(PANEL, weights), n_columns(NARROW_PANEL, weights)
     j, last_wide, last = NONE, layer[PANELS] * wide, padded_neurons(layer, weights)
     while j + 2 * wide <= last_wide:
-        sums_of_non_zeros(PANELS_2, NO_PANEL, layer, weights, inputs, begin, end, j, a)
+        sums_of_non_zeros(PANELS_2, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
         j += 2 * wide
     if j + wide == last_wide < last:
-        sums_of_non_zeros(PANEL, NARROW_PANEL, layer, weights, inputs, begin, end, j, a)
+        sums_of_non_zeros(PANEL, NARROW_PANEL, layer, chain, weights, inputs, begin, end, j, z)
     elif j + wide == last_wide:
-        sums_of_non_zeros(PANEL, NO_PANEL, layer, weights, inputs, begin, end, j, a)
+        sums_of_non_zeros(PANEL, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
     else:
         while j < last:
-            sums_of_non_zeros(NARROW_PANEL, NO_PANEL, layer, weights, inputs, begin, end, j, a)
+            sums_of_non_zeros(NARROW_PANEL, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
             j += narrow
 
 
 @jit
-def collect_columns(inputs, n_in, k, end, slab, columns):
-    """Put down the non-zeros x_ik of a slab's samples, k <= k' < end, at most a strip."""
+def add_chains(layer, workspace, begin, end):
+    """z_ij = the sum of its two chains, for rows begin <= i < end."""
+    z, second, n = workspace.a + layer[A], workspace.delta + layer[A], padded_neurons(layer, workspace.a)
+    for i in range(begin, end):
+        for j in range(i * layer[STRIDE], i * layer[STRIDE] + n, lanes(z)):
+            store(z + j, load(z + j) + load(second + j))
+
+
+@jit
+def sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end):
+    """The z of the first layer for rows begin <= i < end, or one of their chains.
+
+    The second one lies where the deltas will.
+    """
+    for i in range(begin, end, ROWS):
+        last = min(i + ROWS, end)
+        for chain in range(n_chains(layer)):
+            if chains == BOTH or chain == chains:
+                chain_without_zeros(layer, chain, weights, inputs, workspace, i, last)
+        if chains == BOTH and n_chains(layer) > 1:
+            add_chains(layer, workspace, i, last)
+
+
+@jit
+def collect_columns(layer, inputs, k, slab, columns):
+    """Put down the non-zeros x_ik of a slab's samples, for the inputs of a strip from k on."""
     outline()
+    chain = 0 if k < layer[SECOND] else 1
+    inputs, k = inputs_of(layer, inputs, chain), k - chain * layer[SECOND]
+    n = min(STRIP, inputs.n - k)
     blocks = (slab.m + slab.block - 1) // slab.block
     for c in range(blocks * STRIP):
         columns.counts[c] = 0
@@ -144,14 +179,14 @@ def collect_columns(inputs, n_in, k, end, slab, columns):
         first = b * slab.block
         for i in range(first, min(first + slab.block, slab.m)):
             x = inputs.a + (inputs.index[i] * inputs.stride + k)
-            left = marked(inputs.bits + i * words(n_in), k, end - k)
+            left = marked(bits_of(layer, inputs, i), k, n)
             while left != 0:
                 c = first_bit(left)
                 place = b * STRIP + c
-                n = columns.counts[place]
-                columns.values[place * slab.block + n] = x[c]
-                columns.rows[place * slab.block + n] = i - first
-                columns.counts[place] = n + 1
+                count = columns.counts[place]
+                columns.values[place * slab.block + count] = x[c]
+                columns.rows[place * slab.block + count] = i - first
+                columns.counts[place] = count + 1
                 left &= left - 1
 
 
