@@ -147,12 +147,14 @@ def train(
 
 @dataclass
 class _Chunk:
-    """Mini-batches that are computed without Python: first <= s < last of each (epoch, first, last), and their samples.
+    """Mini-batches that are computed without Python: first <= s < last of each of these epochs, and their samples.
 
-    All but the first begin an epoch.
+    Those of several epochs are all of them.
     """
 
-    parts: list[tuple[_Epoch, int, int]]
+    epochs: list[_Epoch]
+    first: int
+    last: int
     order: NDArray[np.int64]
 
 
@@ -183,13 +185,13 @@ class _Loop:
                 for begin in range(0, count * n, n):
                     order[begin : begin + n] = self.next_order()
                 epochs = [_Epoch(number + i, order[i * n : (i + 1) * n]) for i in range(count)]
-                yield _Chunk([(epoch, 0, n_minibatches) for epoch in epochs], order)
+                yield _Chunk(epochs, 0, n_minibatches, order)
             else:
                 epoch = _Epoch(number, self.next_order())
                 for first in range(0, n_minibatches, limit):
                     last = min(first + limit, n_minibatches)
                     order = epoch.order[first * plan.batch_size : last * plan.batch_size]
-                    yield _Chunk([(epoch, first, last)], order)
+                    yield _Chunk([epoch], first, last, order)
             number += count
 
     def next_order(self) -> NDArray[np.int64]:
@@ -204,17 +206,17 @@ class _Loop:
     def carry_out(self, chunk: _Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
         plan, state = self.plan, self.state
-        if plan.finite and chunk.parts[0][1] == 0:
+        if plan.finite and chunk.first == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
-        for epoch, _, last in chunk.parts:
-            finished = last == plan.n_minibatches
+        finished = chunk.last == plan.n_minibatches
+        for epoch in chunk.epochs:
             if trouble and epoch.samples < plan.n_samples:
                 break
             if finished:
                 _close(epoch, plan, state.history)
             _show(epoch, state, plan, finished)
-            is_behind = not trouble and epoch is not chunk.parts[-1][0]
+            is_behind = not trouble and epoch is not chunk.epochs[-1]
             self.session.progress(is_behind=is_behind)
             if finished:
                 self.session.end_epoch(is_behind=is_behind)
@@ -225,8 +227,8 @@ class _Loop:
     def tables(self, chunk: _Chunk, steps: int) -> tuple[Tables, NDArray[np.float64]]:
         """Return what the run needs for a chunk after so many steps, and the learning rates."""
         order, starts = np.ascontiguousarray(chunk.order), self.starts(chunk)
-        counts = [last - first for _, first, last in chunk.parts]
-        epochs = np.repeat(np.array([epoch.number for epoch, _, _ in chunk.parts], np.int64), counts)
+        numbers = chunk.epochs[0].number + np.arange(len(chunk.epochs), dtype=np.int64)
+        epochs = np.repeat(numbers, chunk.last - chunk.first)
         rates = self.plan.rates(steps, epochs)
         rows = self.plan.steps(steps, rates)
         rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
@@ -235,13 +237,11 @@ class _Loop:
 
     def starts(self, chunk: _Chunk) -> NDArray[np.int64]:
         """Return where each mini-batch of a chunk begins among its samples, and where the last one ends."""
-        starts, end = [np.zeros(1, np.int64)], 0
-        for _, first, last in chunk.parts:
-            n = min(last * self.plan.batch_size, self.plan.n_samples) - first * self.plan.batch_size
-            ends = np.arange(1, last - first + 1, dtype=np.int64) * self.plan.batch_size
-            starts.append(end + np.minimum(ends, n))
-            end += n
-        return np.concatenate(starts)
+        begins = np.arange(chunk.first, chunk.last + 1, dtype=np.int64) * self.plan.batch_size
+        of_epoch = np.minimum(begins, self.plan.n_samples) - begins[0]
+        of_each = of_epoch[:-1] + of_epoch[-1] * np.arange(len(chunk.epochs))[:, np.newaxis]
+        starts: NDArray[np.int64] = np.append(of_each, of_epoch[-1] * len(chunk.epochs))
+        return starts
 
     def compute(self, chunk: _Chunk) -> str:
         """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
@@ -262,7 +262,7 @@ class _Loop:
                 else:
                     report = run.report[: run.steps - before]
                     self.count(chunk, report, tables, rates, time.perf_counter() - started)
-                    for epoch, _, _ in chunk.parts:
+                    for epoch in chunk.epochs:
                         if epoch.samples == self.plan.n_samples:
                             _close(epoch, self.plan, self.state.history)
             except KeyboardInterrupt:  # a second one: the history may end early, the weights are whole
@@ -287,20 +287,25 @@ class _Loop:
     ) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
         _, starts, steps = tables
-        n_of_each, steps = np.diff(starts)[: len(report)], steps[: len(report)]
-        report = report.copy()
+        n, of_epoch = len(report), chunk.last - chunk.first
+        n_of_each, steps = starts[1 : n + 1] - starts[:n], steps[:n]
+        sums = np.zeros((2, len(chunk.epochs), of_epoch))
+        terms = sums.reshape(2, -1)[:, :n]
+        terms[COST], terms[HITS] = report[:, COST], report[:, HITS]
         if self.plan.sample_weight is not None:  # means, times the number of samples
-            report[:, [COST, HITS]] *= (n_of_each * steps[:, SCALE])[:, np.newaxis]
-        report[:, COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
-        begin = 0
-        for epoch, first, last in chunk.parts:
-            if begin >= len(report):
-                break
-            if first == 0:
+            terms *= n_of_each * steps[:, SCALE]
+        if steps[:, PENALTY].any():
+            terms[COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
+        sums[:, 0, 0] += chunk.epochs[0].cost, chunk.epochs[0].hits
+        # one after the other: the same for any chunks
+        totals = np.add.accumulate(sums, axis=2)[:, :, -1].T.tolist()
+        for begin, epoch, (cost, hits) in zip(range(0, n, of_epoch), chunk.epochs, totals, strict=False):
+            count = min(of_epoch, n - begin)
+            if chunk.first == 0:
                 epoch.learning_rate = float(rates[begin])
-            count = min(last - first, len(report) - begin)
-            _record(epoch, report[begin : begin + count], first + count, self.plan, seconds * count / len(report))
-            begin += count
+            epoch.cost, epoch.hits = cost, hits
+            epoch.samples = min((chunk.first + count) * self.plan.batch_size, self.plan.n_samples)
+            epoch.seconds += seconds * count / n
 
     def go_back(self, chunk: _Chunk, costs: NDArray[np.float64]) -> tuple[str, int]:
         """Find the mini-batch where a number was lost, and go back to the last complete epoch before it.
@@ -308,12 +313,12 @@ class _Loop:
         Returns what to say, and how many mini-batches of the chunk still count.
         """
         run, n_minibatches = self.run, self.plan.n_minibatches
-        first_epoch, skipped, last = chunk.parts[0]
+        first_epoch, skipped = chunk.epochs[0], chunk.first
         bad = np.append(~np.isfinite(costs), True)
         lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
         since = chunk
         if skipped > 0:
-            since = _Chunk([(first_epoch, 0, last)], first_epoch.order[: last * self.plan.batch_size])
+            since = _Chunk([first_epoch], 0, chunk.last, first_epoch.order[: chunk.last * self.plan.batch_size])
         try:
             run.restore(self.snapshot)
             tables, _ = self.tables(since, run.steps)
@@ -367,16 +372,6 @@ def _first_overflow(run: Run, tables: Tables, begin: int, end: int) -> int:
             break
         end = middle
     return begin
-
-
-def _record(epoch: _Epoch, report: NDArray[np.float64], last: int, plan: Plan, seconds: float) -> None:
-    terms = np.empty((2, len(report) + 1))
-    terms[:, 0] = epoch.cost, epoch.hits
-    terms[:, 1:] = report[:, [COST, HITS]].T
-    # one after the other: the same for any chunks
-    epoch.cost, epoch.hits = np.add.accumulate(terms, axis=1)[:, -1].tolist()
-    epoch.samples = min(last * plan.batch_size, plan.n_samples)
-    epoch.seconds += seconds
 
 
 def _close(epoch: _Epoch, plan: Plan, history: History) -> None:

@@ -50,7 +50,7 @@ def divisors(
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], at least one.
     """
     if sample_weight is None:
-        return np.diff(starts).astype(np.float64)
+        return (starts[1:] - starts[:-1]).astype(np.float64)
     total: NDArray[np.float64] = np.add.reduceat(sample_weight[order], starts[:-1])
     return total
 
