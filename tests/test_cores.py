@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -291,7 +292,7 @@ class TestOwnCores:
 
     def test_none_where_the_system_does_not_say(self, monkeypatch):
         monkeypatch.undo()
-        monkeypatch.setattr(cores.Path, "read_text", lambda path: "")
+        monkeypatch.setattr(cores, "open", lambda *arguments, **options: io.BytesIO(), raising=False)
         assert cores._running() == math.inf
 
 

@@ -177,7 +177,8 @@ def own_cores(n_workers: int) -> list[int]:
 def _running() -> float:
     """Return how many threads of this machine compute at the moment, this one among them."""
     try:
-        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read(64).split()[3].partition(b"/")[0])
     except (OSError, ValueError, IndexError):
         return math.inf
 
