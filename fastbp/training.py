@@ -175,13 +175,15 @@ class _Loop:
         plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
         together = min(limit // n_minibatches, plan.together // n)
-        number = 0
+        number, together_order = 0, np.empty(0, np.int64)
         while number < plan.epochs and not self.state.stop:
             unseen = min(plan.epochs - number, self.session.ahead())
             count = int(max(1, min(together, unseen)))
             self.to_draw = int(min(count, plan.together // n, unseen - count))
             if count > 1:
-                order = np.empty(count * n, np.int64)
+                if len(together_order) != count * n:
+                    together_order = np.empty(count * n, np.int64)
+                order = together_order
                 for begin in range(0, count * n, n):
                     order[begin : begin + n] = self.next_order()
                 epochs = [_Epoch(number + i, order[i * n : (i + 1) * n]) for i in range(count)]
@@ -237,10 +239,9 @@ class _Loop:
 
     def starts(self, chunk: _Chunk) -> NDArray[np.int64]:
         """Return where each mini-batch of a chunk begins among its samples, and where the last one ends."""
-        begins = np.arange(chunk.first, chunk.last + 1, dtype=np.int64) * self.plan.batch_size
-        of_epoch = np.minimum(begins, self.plan.n_samples) - begins[0]
-        of_each = of_epoch[:-1] + of_epoch[-1] * np.arange(len(chunk.epochs))[:, np.newaxis]
-        starts: NDArray[np.int64] = np.append(of_each, of_epoch[-1] * len(chunk.epochs))
+        begins = np.arange(chunk.last - chunk.first, dtype=np.int64) * self.plan.batch_size
+        of_each = begins + self.plan.n_samples * np.arange(len(chunk.epochs))[:, np.newaxis]
+        starts: NDArray[np.int64] = np.append(of_each, len(chunk.order))
         return starts
 
     def compute(self, chunk: _Chunk) -> str:
