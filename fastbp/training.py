@@ -175,19 +175,18 @@ class _Loop:
         plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
         together = min(limit // n_minibatches, plan.together // n)
-        number, together_order = 0, np.empty(0, np.int64)
+        number, orders = 0, np.empty(0, np.int64)
         while number < plan.epochs and not self.state.stop:
             unseen = min(plan.epochs - number, self.session.ahead())
             count = int(max(1, min(together, unseen)))
             self.to_draw = int(min(count, plan.together // n, unseen - count))
             if count > 1:
-                if len(together_order) != count * n:
-                    together_order = np.empty(count * n, np.int64)
-                order = together_order
+                if len(orders) != count * n:  # else they take the place of those before
+                    orders = np.empty(count * n, np.int64)
                 for begin in range(0, count * n, n):
-                    order[begin : begin + n] = self.next_order()
-                epochs = [_Epoch(number + i, order[i * n : (i + 1) * n]) for i in range(count)]
-                yield _Chunk(epochs, 0, n_minibatches, order)
+                    orders[begin : begin + n] = self.next_order()
+                epochs = [_Epoch(number + i, orders[i * n : (i + 1) * n]) for i in range(count)]
+                yield _Chunk(epochs, 0, n_minibatches, orders)
             else:
                 epoch = _Epoch(number, self.next_order())
                 for first in range(0, n_minibatches, limit):
