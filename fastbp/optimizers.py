@@ -14,7 +14,7 @@ from fastbp.arguments import number, one_of, truth, whole
 from fastbp.kernels.layers import BETA_1, BETA_2, EPSILON, ETA, MU, STEP_COLUMNS
 from fastbp.schedules import Constant, Progress, Schedule, rate_of
 
-__all__ = ["LBFGS", "SGD", "Adam", "Optimizer", "OptimizerState", "optimizer_of"]
+__all__ = ["LBFGS", "SGD", "Adam", "Optimizer", "OptimizerState", "bias_correction", "optimizer_of"]
 
 
 @dataclass(frozen=True)
@@ -137,18 +137,19 @@ class Adam:
         (1 - beta_1^t) and epsilon_t = epsilon sqrt(1 - beta_2^t) that is algorithm 1.
         """
         t = np.arange(first + 1, first + len(rates) + 1, dtype=np.float64)
-        correction = np.sqrt(_bias_correction(self.beta_2, t))
+        correction = np.sqrt(bias_correction(self.beta_2, t))
         steps = np.zeros((len(rates), STEP_COLUMNS))
-        steps[:, ETA] = rates * correction / _bias_correction(self.beta_1, t)
+        steps[:, ETA] = rates * correction / bias_correction(self.beta_1, t)
         steps[:, BETA_1], steps[:, BETA_2] = self.beta_1, self.beta_2
         steps[:, EPSILON] = self.epsilon * correction
         return steps
 
 
-def _bias_correction(beta: float, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 - beta^t for t >= 1, without powers that underflow, which take long: it is 1 where beta^t < 2^-60."""
+def bias_correction(beta: float, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 - beta^t for ascending t >= 1: without powers, which take long, where beta^t < 2^-60 and it is 1."""
     last = max(1.0, -60 * math.log(2) / math.log(beta)) if beta > 0 else 1.0
-    correction: NDArray[np.float64] = 1 - beta ** np.minimum(t, last)
+    correction, below = np.ones_like(t), np.searchsorted(t, last)
+    correction[:below] -= beta ** t[:below]
     return correction
 
 

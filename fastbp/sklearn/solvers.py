@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.kernels.layers import BETA_1, BETA_2, EPSILON, ETA, MU, STEP_COLUMNS
+from fastbp.optimizers import bias_correction
 
 __all__ = ["AdamOptimizer", "SGDOptimizer"]
 
@@ -137,7 +138,8 @@ class AdamOptimizer:
         return rows
 
     def _rates(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
-        rates: NDArray[np.float64] = self.learning_rate_init * np.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        correction = np.sqrt(bias_correction(self.beta_2, t))
+        rates: NDArray[np.float64] = self.learning_rate_init * correction / bias_correction(self.beta_1, t)
         return rates
 
     def stalled(self) -> str:
