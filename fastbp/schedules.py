@@ -315,9 +315,9 @@ class Pace:
         steps = np.arange(first, first + len(epochs), dtype=np.int64)
         moments = Moments(steps, begin.epochs + epochs, begin.samples + self._n_samples * epochs)
         rates = np.asarray(self._schedule.rates(moments, self._after[-1]), np.float64)
-        wrong = ~((rates >= 0) & (rates < np.inf))
-        if rates.shape != epochs.shape or wrong.any():
-            what = f"shape {rates.shape}" if rates.shape != epochs.shape else f"{rates[wrong][0]} among them"
+        valid = (rates >= 0) & (rates < np.inf)
+        if rates.shape != epochs.shape or not valid.all():
+            what = f"shape {rates.shape}" if rates.shape != epochs.shape else f"{rates[~valid][0]} among them"
             raise ValueError(
                 f"{self._schedule!r} gave learning rates with {what}, but must give one for each of {len(epochs)} "
                 "mini-batches, finite and at least 0"

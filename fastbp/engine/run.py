@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -273,4 +274,4 @@ class Run:
         """Whether all parameters and the optimizer's state are finite; needs no memory, of which there may be none."""
         slots = (self.parameters.weights, self.parameters.slot_1, self.parameters.slot_2)[: 1 + self.n_slots]
         with np.errstate(invalid="ignore"):  # NaN is the smallest and the largest of what it is among
-            return all(bool(np.isfinite(slot.min()) and np.isfinite(slot.max())) for slot in slots)
+            return all(math.isfinite(slot.min()) and math.isfinite(slot.max()) for slot in slots)
