@@ -79,7 +79,7 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
     if by_sixteen:
         z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
         few_outputs(
-            layer[ACTIVATION], samples.loss, z, delta, stride, n, y, order, shift, samples.y_stride, begin, end,
+            layer[ACTIVATION], samples.loss, z, delta, n, y, order, shift, samples.y_stride, begin, end,
             workspace.cost,
         )  # fmt: skip
         for i in range(begin, end if samples.classify else begin):

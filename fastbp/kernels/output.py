@@ -15,6 +15,7 @@ from fastbp.kernels.simd import (
     spread16,
     store,
     store_column16,
+    store_rows16,
     sum_lanes,
     where,
     wide_zeros16,
@@ -82,26 +83,26 @@ def output_cost(activation, loss, z, delta, n):
 
 
 @jit
-def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stride, begin, end, costs):
+def few_outputs(activation, loss, z, delta, n, y, y_index, shift, y_stride, begin, end, costs):
     """`output_cost` of the rows begin <= i < end, 16 rows at a time, for at most 4 outputs that are not coupled.
 
-    z, delta (rows, n) at i stride; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i, summed
+    z, delta (rows, n) at 16 i; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i, summed
     over j in the order of `sum_lanes`.
     """
     outputs = spread16(z, n)
     for i in range(begin, end, 16):
         even, odd = wide_zeros16(z), wide_zeros16(z)
         for j in range(n):
-            z_j = load_column16(z + j, stride, i, end - 1)
+            z_j = load_column16(z + j, i, end - 1)
             y_j = gather16(y + j, y_index, shift, y_stride, i, end - 1)
             a, terms, delta_j = element(activation, loss, z_j, y_j, outputs)
             if j % 2 == 0:
                 even = even + widen(terms)
             else:
                 odd = odd + widen(terms)
-            store_column16(z + j, stride, i, end - 1, a)
-            store_column16(delta + j, stride, i, end - 1, delta_j)
-        store_column16(costs, 1, i, end - 1, even + odd)
+            store_column16(z + j, i, end - 1, a)
+            store_column16(delta + j, i, end - 1, delta_j)
+        store_rows16(costs, i, end - 1, even + odd)
 
 
 @jit

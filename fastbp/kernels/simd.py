@@ -161,11 +161,29 @@ def load16(typingctx, p):
     return _load(p, 16)
 
 
-def _clamped_rows(builder, i, last):
-    """The rows i, ..., i + 15, those beyond `last` as `last`."""
-    for r in range(16):
-        row = builder.add(i, ir.Constant(i.type, r))
-        yield builder.select(builder.icmp_signed("<", row, last), row, last)
+def _by_rows(builder, i, last, emit):
+    """What emit(rows) returns for the rows i, ..., i + 15, counted from i, of which those beyond `last` are `last`."""
+    rows, n_before = [ir.Constant(i.type, r) for r in range(16)], builder.sub(last, i)
+    with builder.if_else(builder.icmp_signed("<=", rows[-1], n_before), likely=True) as (all_there, some_beyond):
+        with all_there:
+            whole, whole_block = emit(rows), builder.block
+        with some_beyond:
+            part = emit([builder.select(builder.icmp_signed("<", r, n_before), r, n_before) for r in rows])
+            part_block = builder.block
+    if whole is None:
+        return None
+    value = builder.phi(whole.type)
+    value.add_incoming(whole, whole_block)
+    value.add_incoming(part, part_block)
+    return value
+
+
+def _vector_from(builder, places, vector):
+    """The elements at some places."""
+    value = ir.Constant(vector, ir.Undefined)
+    for r, place in enumerate(places):
+        value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
+    return value
 
 
 @intrinsic
@@ -175,44 +193,64 @@ def gather16(typingctx, p, index, shift, stride, i, last):
 
     def codegen(context, builder, sig, args):
         p, index, shift, stride, i, last = args
-        value = ir.Constant(context.get_value_type(vector_type), ir.Undefined)
-        for r, row in enumerate(_clamped_rows(builder, i, last)):
-            sample = builder.add(builder.load(builder.gep(index, [row])), shift)
-            place = builder.gep(p, [builder.mul(sample, stride)])
-            value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
-        return value
+        first = builder.gep(index, [i])
+
+        def emit(rows):
+            samples = [builder.add(builder.load(builder.gep(first, [r])), shift) for r in rows]
+            places = [builder.gep(p, [builder.mul(sample, stride)]) for sample in samples]
+            return _vector_from(builder, places, context.get_value_type(vector_type))
+
+        return _by_rows(builder, i, last, emit)
 
     return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
-def load_column16(typingctx, p, stride, i, last):
-    """p[(i + r) stride] for 16 rows, those beyond `last` as `last`."""
+def load_column16(typingctx, p, i, last):
+    """p[16 (i + r)] for 16 rows, those beyond `last` as `last`."""
     vector_type = Vector(p.dtype, 16)
 
     def codegen(context, builder, sig, args):
-        p, stride, i, last = args
-        value = ir.Constant(context.get_value_type(vector_type), ir.Undefined)
-        for r, row in enumerate(_clamped_rows(builder, i, last)):
-            x = builder.load(builder.gep(p, [builder.mul(row, stride)]))
-            value = builder.insert_element(value, x, ir.Constant(_I32, r))
-        return value
+        p, i, last = args
+        sixteen = ir.Constant(i.type, 16)
+        first = builder.gep(p, [builder.mul(i, sixteen)])
 
-    return vector_type(p, types.intp, types.intp, types.intp), codegen
+        def emit(rows):
+            places = [builder.gep(first, [builder.mul(r, sixteen)]) for r in rows]
+            return _vector_from(builder, places, context.get_value_type(vector_type))
+
+        return _by_rows(builder, i, last, emit)
+
+    return vector_type(p, types.intp, types.intp), codegen
+
+
+def _store_by_rows(p, x, step):
+    def codegen(context, builder, sig, args):
+        p, i, last, x = args
+        step_of_rows = ir.Constant(i.type, step)
+        first = builder.gep(p, [builder.mul(i, step_of_rows)])
+
+        def emit(rows):
+            for lane, r in enumerate(rows):
+                place = builder.gep(first, [builder.mul(r, step_of_rows)])
+                builder.store(builder.extract_element(x, ir.Constant(_I32, lane)), place)
+
+        _by_rows(builder, i, last, emit)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, types.intp, x), codegen
 
 
 @intrinsic
-def store_column16(typingctx, p, stride, i, last, x):
-    """p[(i + r) stride] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+def store_column16(typingctx, p, i, last, x):
+    """p[16 (i + r)] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+    return _store_by_rows(p, x, 16)
 
-    def codegen(context, builder, sig, args):
-        p, stride, i, last, x = args
-        for r, row in enumerate(_clamped_rows(builder, i, last)):
-            place = builder.gep(p, [builder.mul(row, stride)])
-            builder.store(builder.extract_element(x, ir.Constant(_I32, r)), place)
-        return context.get_dummy_value()
 
-    return types.void(p, types.intp, types.intp, types.intp, x), codegen
+@intrinsic
+def store_rows16(typingctx, p, i, last, x):
+    """p[i + r] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+    return _store_by_rows(p, x, 1)
 
 
 @intrinsic
