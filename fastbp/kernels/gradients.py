@@ -356,9 +356,12 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         if begin <= 2 * before + layer_work(layer, weights) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
+    rows = max(tile_rows(weights, True, tall), tile_rows(weights, False, tall))
+    several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):
         strip_inputs, is_prepared = inputs, slab.asked == SUM
+        n_k = rounded_up(min(STRIP, n_in - k), rows)
         j = first_j
         while j < last_j:
             wide = j < split
@@ -366,8 +369,8 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
             if begin <= 2 * before + work < end:
                 if layer[MOSTLY_ZERO] and not is_prepared:
                     collect_columns(inputs, n_in, k, min(k + STRIP, n_in), slab, columns_of(workspace, worker))
-                elif repays_gathering and not is_prepared:
-                    strip_inputs = gather_columns(inputs, slab.m, k, STRIP, workspace, worker)
+                elif not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
+                    strip_inputs = gather_columns(inputs, slab.m, k, n_k, workspace, worker)
                 is_prepared = True
                 if wide:  # compiled for each: small mini-batches gain 3 %
                     learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
