@@ -249,7 +249,7 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
         elif layer[MOSTLY_ZERO]:
             at = first - k
             gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
@@ -298,7 +298,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
         q = layer[W] + k
         g = place_of(q, parameters, workspace, worker, slab)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
         else:
             a = inputs.a + (inputs.index[0] * inputs.stride + k)
             single_gradient(a, inputs.stride, delta, layer[STRIDE], slab, g)
@@ -319,9 +319,9 @@ def block_size(m):
 
 
 @jit
-def n_blocks(slab):
-    """Into how many blocks the samples at hand are cut."""
-    return rounded_up(slab.m, slab.block) // slab.block
+def n_blocks(m, block):
+    """Into how many blocks m samples are cut."""
+    return (m + block - 1) // block
 
 
 @jit
