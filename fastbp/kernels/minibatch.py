@@ -42,7 +42,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
-from fastbp.kernels.output import class_of, few_outputs, output_cost
+from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, share
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
@@ -75,17 +75,18 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
     """The output layer's a and delta, cost and hit of rows begin <= i < end; row i is the sample order[i] + shift."""
     layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     n, stride = layer[N_OUT], layer[STRIDE]
-    by_sixteen = n <= 4 and layer[ACTIVATION] != SOFTMAX and samples.y_stride > 0 and (n == 1 or not samples.classify)
-    if by_sixteen:
+    few = n <= 4 and layer[ACTIVATION] != SOFTMAX and samples.y_stride > 0 and (n == 1 or not samples.classify)
+    if few:
         z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
-        few_outputs(
-            layer[ACTIVATION], samples.loss, z, delta, n, y, order, shift, samples.y_stride, begin, end,
-            workspace.cost,
-        )  # fmt: skip
+        places = order, shift, samples.y_stride, begin, end, workspace.cost
+        if n == 1:
+            single_output(layer[ACTIVATION], samples.loss, z, delta, y, *places)
+        else:
+            few_outputs(layer[ACTIVATION], samples.loss, z, delta, n, y, *places)
         for i in range(begin, end if samples.classify else begin):
             wanted = y[(order[i] + shift) * samples.y_stride] >= 0.5
             workspace.hits[i] = 1.0 if (z[i * stride] >= 0.5) == wanted else 0.0
-    for i in range(begin, begin if by_sixteen else end):
+    for i in range(begin, begin if few else end):
         z = workspace.a + (layer[A] + i * stride)
         delta = workspace.delta + (layer[A] + i * stride)
         targets(samples, order[i] + shift, order, delta, n)
