@@ -1,4 +1,4 @@
-"""Pointers as Numba values: where elements lie, without wraparound or bounds checks."""
+"""Pointers as Numba values: where elements, or a record, lie, without wraparound or bounds checks."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _pointer_setitem(context, builder, sig, args):
 
 
 class Shared(types.Type):
-    """A record in memory: its fields by name, which never change."""
+    """A record in memory, of which every field is read by its name when it is needed."""
 
     def __init__(self, record):
         self.record = record

@@ -137,20 +137,21 @@ def sums_without_zeros(layer, weights, inputs, begin, end, a):
 def collect_columns(inputs, n_in, k, end, slab, columns):
     """Put down the non-zeros x_ik of a slab's samples, k <= k' < end, at most a strip."""
     outline()
-    blocks = (slab.m + slab.block - 1) // slab.block
+    block = slab.block
+    blocks = (slab.m + block - 1) // block
     for c in range(blocks * STRIP):
         columns.counts[c] = 0
     for b in range(blocks):
-        first = b * slab.block
-        for i in range(first, min(first + slab.block, slab.m)):
+        first = b * block
+        for i in range(first, min(first + block, slab.m)):
             x = inputs.a + (inputs.index[i] * inputs.stride + k)
             left = marked(inputs.bits + i * words(n_in), k, end - k)
             while left != 0:
                 c = first_bit(left)
                 place = b * STRIP + c
                 n = columns.counts[place]
-                columns.values[place * slab.block + n] = x[c]
-                columns.rows[place * slab.block + n] = i - first
+                columns.values[place * block + n] = x[c]
+                columns.rows[place * block + n] = i - first
                 columns.counts[place] = n + 1
                 left &= left - 1
 
@@ -162,15 +163,16 @@ def gradient_of_non_zeros(shape, columns, first, last, delta, stride, slab, sums
     Or += if there were samples before.
     """
     outline()
-    here = multiples(shape, delta, 0)
+    here, block = multiples(shape, delta, 0), slab.block
+    blocks, goes_on = (slab.m + block - 1) // block, not slab.first
     for c in range(first, last):
-        for b in range((slab.m + slab.block - 1) // slab.block):
-            place, delta_b = b * STRIP + c, delta + b * slab.block * stride
-            begin = place * slab.block
+        for b in range(blocks):
+            place, delta_b = b * STRIP + c, delta + b * block * stride
+            begin = place * block
             tile = zeros(shape, delta)
             for q in range(begin, begin + columns.counts[place]):
                 tile = axpy(tile, columns.values[q], delta_b + columns.rows[q] * stride, here)
-            if b > 0 or not slab.first:
+            if b > 0 or goes_on:
                 tile = add(load_rows(shape, sums, here), tile)
             store_rows(sums, here, tile)
         sums = sums + n_columns(shape, delta)
