@@ -46,7 +46,7 @@ from fastbp.kernels.layers import (
     Slab,
 )
 from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
-from fastbp.kernels.pointers import pointer, pointer_at
+from fastbp.kernels.pointers import pointer, pointer_at, share
 from fastbp.kernels.shares import padded_neurons
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
@@ -64,8 +64,11 @@ def perform(
     """One worker's share of one part, of layer l, for the mini-batches order[: m], order[m : 2 m], ... in turn."""
     mode = flush_subnormals()
     layers, parameters, workspace = as_pointers(layers, parameters, workspace)
+    parameters, workspace = share(parameters), share(workspace)
     words, n_minibatches = pointer(team), len(order) // m
-    hyper = Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = share(
+        Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    )
     non_zeros = non_zeros_of(samples, pointer(order), 0)
     begin, end = m * worker // n_workers, m * (worker + 1) // n_workers
     layer = layers.table + l * LAYER_COLUMNS
@@ -90,7 +93,7 @@ def perform(
         elif part == DELTA:
             backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
         elif part == GRADIENT:
-            slab = Slab(0, m, block_size(m), True, True, WHOLE)
+            slab = share(Slab(0, m, block_size(m), True, True, WHOLE))
             gradients(one, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, 0)
         elif part == BARRIER:
             barrier(words, n_workers)

@@ -26,7 +26,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.minibatch import non_zeros_of, output_rows
 from fastbp.kernels.output import output
-from fastbp.kernels.pointers import float64_at, pointer, pointer_at
+from fastbp.kernels.pointers import float64_at, pointer, pointer_at, share
 from fastbp.kernels.threads import aborted, claim, flush_subnormals, restore_mode
 
 # Columns of a call. Addresses: of the table of layers, the workspace's activations and deltas, 0, 1, 2, ..., cost and
@@ -68,6 +68,7 @@ def evaluate(weights, call, n):
     doubtful, done = 0, 0
     call = pointer(call)
     layers, parameters, samples, workspace = records(pointer(weights), call)
+    parameters, workspace = share(parameters), share(workspace)
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     team, piece, index = pointer_at(call[TEAM], call), call[PIECE], workspace.index
     while True:

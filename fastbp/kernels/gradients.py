@@ -250,7 +250,7 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
         elif layer[WORDS]:
             at = first - k
             gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
@@ -299,7 +299,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
         q = layer[W] + k
         g = place_of(q, parameters, workspace, worker, slab)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab), slab.first, g, size)
+            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
         else:
             a = inputs.a + (inputs.index[0] * inputs.stride + k)
             single_gradient(a, inputs.stride, delta, layer[STRIDE], slab, g)
@@ -320,9 +320,9 @@ def block_size(m):
 
 
 @jit
-def n_blocks(slab):
-    """Into how many blocks the samples at hand are cut."""
-    return rounded_up(slab.m, slab.block) // slab.block
+def n_blocks(m, block):
+    """Into how many blocks m samples are cut."""
+    return (m + block - 1) // block
 
 
 @jit
@@ -365,9 +365,12 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         if begin <= 2 * before + layer_work(layer, weights, n_in) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
+    rows = max(tile_rows(weights, True, tall), tile_rows(weights, False, tall))
+    several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):
         strip_inputs, is_prepared = inputs, slab.asked == SUM
+        n_k = rounded_up(min(STRIP, n_in - k), rows)
         j = first_j
         while j < last_j:
             wide = j < split
@@ -375,8 +378,8 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
             if begin <= 2 * before + work < end:
                 if layer[WORDS] and not is_prepared:
                     collect_columns(layer, inputs, k, slab, columns_of(workspace, worker))
-                elif repays_gathering and not is_prepared:
-                    strip_inputs = gather_columns(inputs, slab.m, k, STRIP, workspace, worker)
+                elif not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
+                    strip_inputs = gather_columns(inputs, slab.m, k, n_k, workspace, worker)
                 is_prepared = True
                 if wide:  # compiled for each: small mini-batches gain 3 %
                     learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)

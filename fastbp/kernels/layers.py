@@ -62,7 +62,8 @@ COUNTS = SLAB // BLOCK * STRIP  # inputs of a strip in each block of a slab
 class Parameters(NamedTuple):
     """Flat arrays of the network's dtype; the first four have the same layout, and may be empty where not needed.
 
-    Entries take this and `Workspace` as arrays, and hand them on as pointers to their first elements.
+    Entries take this and `Workspace` as arrays, and hand them on as pointers to their first elements, in a record that
+    lies in memory (`pointers.share`): fields that are arguments are written to the stack at each call.
     """
 
     weights: Any

@@ -44,8 +44,8 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
-from fastbp.kernels.output import class_of, few_outputs, output_cost
-from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at
+from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
+from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, share
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
@@ -76,17 +76,18 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
     """The output layer's a and delta, cost and hit of rows begin <= i < end; row i is the sample order[i] + shift."""
     layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     n, stride = layer[N_OUT], layer[STRIDE]
-    by_sixteen = n <= 4 and layer[ACTIVATION] != SOFTMAX and samples.y_stride > 0 and (n == 1 or not samples.classify)
-    if by_sixteen:
+    few = n <= 4 and layer[ACTIVATION] != SOFTMAX and samples.y_stride > 0 and (n == 1 or not samples.classify)
+    if few:
         z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
-        few_outputs(
-            layer[ACTIVATION], samples.loss, z, delta, stride, n, y, order, shift, samples.y_stride, begin, end,
-            workspace.cost,
-        )  # fmt: skip
+        places = order, shift, samples.y_stride, begin, end, workspace.cost
+        if n == 1:
+            single_output(layer[ACTIVATION], samples.loss, z, delta, y, *places)
+        else:
+            few_outputs(layer[ACTIVATION], samples.loss, z, delta, n, y, *places)
         for i in range(begin, end if samples.classify else begin):
             wanted = y[(order[i] + shift) * samples.y_stride] >= 0.5
             workspace.hits[i] = 1.0 if (z[i * stride] >= 0.5) == wanted else 0.0
-    for i in range(begin, begin if by_sixteen else end):
+    for i in range(begin, begin if few else end):
         z = workspace.a + (layer[A] + i * stride)
         delta = workspace.delta + (layer[A] + i * stride)
         targets(samples, order[i] + shift, order, delta, n)
@@ -164,18 +165,21 @@ def gather_rows(samples, inputs, target, begin, end):
 @jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
-    hyper = Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    hyper = share(
+        Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    )
     non_zeros = non_zeros_of(samples, order, NONE)
     for start in range(0, m, SLAB):
         rows = min(m - start, SLAB)
         first, last = start == 0, start + rows == m
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
-        slab = Slab(0, rows, block_size(rows), first, last, WHOLE)
-        by_blocks = workspace.part_size > 0 and n_workers > 1 and n_blocks(slab) >= n_workers
+        block = block_size(rows)
+        blocks = n_blocks(rows, block)
+        by_blocks = workspace.part_size > 0 and n_workers > 1 and blocks >= n_workers
         if by_blocks:
-            slab = Slab(0, rows, slab.block, first, last, SUM)
-            begin = n_blocks(slab) * worker // n_workers * slab.block
-            end = min(n_blocks(slab) * (worker + 1) // n_workers * slab.block, rows)
+            begin = blocks * worker // n_workers * block
+            end = min(blocks * (worker + 1) // n_workers * block, rows)
+        slab = share(Slab(0, rows, block, first, last, SUM if by_blocks else WHOLE))
         n_in = layers.table[N_IN]
         x = pointer_at(samples.x, workspace.a)
         inputs = Inputs(x, order + start, samples.x_stride, n_in, workspace.bits)
@@ -190,8 +194,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             return False
         output_rows(layers, samples, order + start, NONE, workspace, begin, end)
         backward(layers, parameters, workspace, begin, end)
-        for row in range(begin, end if by_blocks else begin, slab.block):
-            part = Slab(row, min(end - row, slab.block), slab.block, True, False, PART)
+        for row in range(begin, end if by_blocks else begin, block):
+            part = share(Slab(row, min(end - row, block), block, True, False, PART))
             bits = workspace.bits + row * CHAINS * layers.table[WORDS]
             here = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
             gradients(layers, parameters, here, workspace, worker, NONE, ONE, part, hyper, NONE)
@@ -221,7 +225,8 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
     """
     mode = flush_subnormals()
     done = 0
-    records = as_pointers(layers, parameters, workspace)
+    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
+    parameters, workspace = share(parameters), share(workspace)
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
@@ -231,7 +236,7 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
             if is_closed(words):
                 break
             if step[SCALE] > 0.0 and not learn(
-                records[0], records[1], samples, here, m, step, code, records[2], said, words, worker, n_workers
+                layers, parameters, samples, here, m, step, code, workspace, said, words, worker, n_workers
             ):
                 break
             done += 1

@@ -7,14 +7,20 @@ from fastbp.kernels.activations import SOFTMAX, activate
 from fastbp.kernels.elementary import exp, log
 from fastbp.kernels.losses import categorical_cross_entropy, cost
 from fastbp.kernels.simd import (
+    first4x4,
     first16,
+    gather4x4,
     gather16,
+    load4x4,
     load16,
     load_column16,
     max_lanes,
     spread16,
     store,
+    store4x4,
     store_column16,
+    store_rows16,
+    store_sums4x4,
     sum_lanes,
     where,
     wide_zeros16,
@@ -82,26 +88,32 @@ def output_cost(activation, loss, z, delta, n):
 
 
 @jit
-def few_outputs(activation, loss, z, delta, stride, n, y, y_index, shift, y_stride, begin, end, costs):
-    """`output_cost` of the rows begin <= i < end, 16 rows at a time, for at most 4 outputs that are not coupled.
-
-    z, delta (rows, n) at i stride; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i, summed
-    over j in the order of `sum_lanes`.
-    """
-    outputs = spread16(z, n)
+def single_output(activation, loss, z, delta, y, y_index, shift, y_stride, begin, end, costs):
+    """`few_outputs` for one output, 16 rows at a time."""
+    one = spread16(z, 1)
     for i in range(begin, end, 16):
-        even, odd = wide_zeros16(z), wide_zeros16(z)
-        for j in range(n):
-            z_j = load_column16(z + j, stride, i, end - 1)
-            y_j = gather16(y + j, y_index, shift, y_stride, i, end - 1)
-            a, terms, delta_j = element(activation, loss, z_j, y_j, outputs)
-            if j % 2 == 0:
-                even = even + widen(terms)
-            else:
-                odd = odd + widen(terms)
-            store_column16(z + j, stride, i, end - 1, a)
-            store_column16(delta + j, stride, i, end - 1, delta_j)
-        store_column16(costs, 1, i, end - 1, even + odd)
+        z_i = load_column16(z, i, end - 1)
+        y_i = gather16(y, y_index, shift, y_stride, i, end - 1)
+        a, cost_i, delta_i = element(activation, loss, z_i, y_i, one)
+        store_column16(z, i, end - 1, a)
+        store_column16(delta, i, end - 1, delta_i)
+        store_rows16(costs, i, end - 1, widen(cost_i))
+
+
+@jit
+def few_outputs(activation, loss, z, delta, n, y, y_index, shift, y_stride, begin, end, costs):
+    """`output_cost` of the rows begin <= i < end, 4 rows at a time, for at most 4 outputs that are not coupled.
+
+    z, delta (rows, n) at 16 i; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i.
+    """
+    outputs, live = spread16(z, n), first4x4(n)
+    for i in range(begin, end, 4):
+        z_ij = load4x4(z, i, end - 1)
+        y_ij = gather4x4(y, n, y_index, shift, y_stride, i, end - 1)
+        a, terms, delta_ij = element(activation, loss, z_ij, y_ij, outputs)
+        store4x4(z, i, end - 1, a)
+        store4x4(delta, i, end - 1, where(live, delta_ij, 0.0))
+        store_sums4x4(costs, i, end - 1, widen(where(live, terms, 0.0)))
 
 
 @jit

@@ -1,4 +1,4 @@
-"""Pointers as Numba values: where elements lie, without wraparound or bounds checks."""
+"""Pointers as Numba values: where elements, or a record, lie, without wraparound or bounds checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import operator
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic
 from numba.core.typing import signature
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 _I32 = ir.IntType(32)
@@ -119,6 +121,53 @@ def _type_pointer_setitem(context):
 def _pointer_setitem(context, builder, sig, args):
     builder.store(args[2], builder.gep(args[0], [args[1]]))
     return context.get_dummy_value()
+
+
+class Shared(types.Type):
+    """A record in memory, of which every field is read by its name when it is needed."""
+
+    def __init__(self, record):
+        self.record = record
+        super().__init__(name=f"Shared({record})")
+
+
+@register_model(Shared)
+class _SharedModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, manager.lookup(fe_type.record).get_value_type().as_pointer())
+
+
+@intrinsic
+def share(typingctx, record):
+    """A record as kernels hand it on: as one argument, not as all its fields; valid in the kernel that calls this."""
+
+    def codegen(context, builder, sig, args):
+        return cgutils.alloca_once_value(builder, args[0])
+
+    return Shared(record)(record), codegen
+
+
+@intrinsic
+def value_of(typingctx, shared):
+    """The record itself."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(args[0])
+
+    return shared.record(shared), codegen
+
+
+@infer_getattr
+class _SharedFields(AttributeTemplate):
+    key = Shared
+
+    def generic_resolve(self, shared, field):
+        return shared.record[shared.record.fields.index(field)] if field in shared.record.fields else None
+
+
+@lower_getattr_generic(Shared)
+def _shared_field(context, builder, shared, record, field):
+    return builder.load(cgutils.gep_inbounds(builder, record, 0, shared.record.fields.index(field)))
 
 
 def _at(dtype, name):

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.choice import choose
+from fastbp.kernels.pointers import value_of
 from fastbp.kernels.simd import fma, lanes, load, sqrt, store
 
 
@@ -106,4 +107,4 @@ def _update(typingctx, code, w, g, s1, s2, n, penalty, h):
 def update(code, w, g, s1, s2, n, penalty, h):
     """Update n parameters by the rule with that code; g points to their summed gradient."""
     outline()
-    _update(code, w, g, s1, s2, n, penalty, h)
+    _update(code, w, g, s1, s2, n, penalty, value_of(h))

@@ -172,20 +172,21 @@ def collect_columns(layer, inputs, k, slab, columns):
     chain = 0 if k < layer[SECOND] else 1
     inputs, k = inputs_of(layer, inputs, chain), k - chain * layer[SECOND]
     n = min(STRIP, inputs.n - k)
-    blocks = (slab.m + slab.block - 1) // slab.block
+    block = slab.block
+    blocks = (slab.m + block - 1) // block
     for c in range(blocks * STRIP):
         columns.counts[c] = 0
     for b in range(blocks):
-        first = b * slab.block
-        for i in range(first, min(first + slab.block, slab.m)):
+        first = b * block
+        for i in range(first, min(first + block, slab.m)):
             x = inputs.a + (inputs.index[i] * inputs.stride + k)
             left = marked(bits_of(layer, inputs, i), k, n)
             while left != 0:
                 c = first_bit(left)
                 place = b * STRIP + c
                 count = columns.counts[place]
-                columns.values[place * slab.block + count] = x[c]
-                columns.rows[place * slab.block + count] = i - first
+                columns.values[place * block + count] = x[c]
+                columns.rows[place * block + count] = i - first
                 columns.counts[place] = count + 1
                 left &= left - 1
 
@@ -197,15 +198,16 @@ def gradient_of_non_zeros(shape, columns, first, last, delta, stride, slab, sums
     Or += if there were samples before.
     """
     outline()
-    here = multiples(shape, delta, 0)
+    here, block = multiples(shape, delta, 0), slab.block
+    blocks, goes_on = (slab.m + block - 1) // block, not slab.first
     for c in range(first, last):
-        for b in range((slab.m + slab.block - 1) // slab.block):
-            place, delta_b = b * STRIP + c, delta + b * slab.block * stride
-            begin = place * slab.block
+        for b in range(blocks):
+            place, delta_b = b * STRIP + c, delta + b * block * stride
+            begin = place * block
             tile = zeros(shape, delta)
             for q in range(begin, begin + columns.counts[place]):
                 tile = axpy(tile, columns.values[q], delta_b + columns.rows[q] * stride, here)
-            if b > 0 or not slab.first:
+            if b > 0 or goes_on:
                 tile = add(load_rows(shape, sums, here), tile)
             store_rows(sums, here, tile)
         sums = sums + n_columns(shape, delta)
