@@ -19,7 +19,7 @@ import fastbp.engine.run
 from fastbp.engine.run import Run
 from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.inputs import source
-from fastbp.kernels.layers import WORDS
+from fastbp.kernels.layers import HALVED, WORDS
 
 DTYPES = ["float32", "float64"]
 ADAM = {"update": "adam", "batch_size": 64}
@@ -95,6 +95,15 @@ def test_who_leaves_out_zeros(density: float, batch_size: int, leaves_out: bool)
     X = rng.standard_normal((500, 100)) * (rng.random((500, 100)) < density)
     run = run_of(X, batch_size=batch_size)
     assert (run._layers[:, WORDS] > 0).tolist() == [leaves_out, False]
+
+
+@pytest.mark.parametrize(("n_in", "in_first", "halved"), [(400, 0.5, True), (400, 0.8, False), (255, 0.5, False)])
+def test_who_divides_the_inputs(n_in: int, in_first: float, halved: bool) -> None:
+    rng = np.random.default_rng(3)
+    density = np.where(np.arange(n_in) < n_in // 2, in_first, 1 - in_first) * 0.6
+    run = run_of(rng.standard_normal((500, n_in)) * (rng.random((500, n_in)) < density))
+    assert run._layers[:, HALVED].tolist() == [halved, False]
+    assert (run._layers[:, WORDS] > 0).tolist() == [True, False]
 
 
 # What is mostly zero

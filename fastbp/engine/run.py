@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ from fastbp.architecture import Architecture
 from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, own_cores, share_of
 from fastbp.engine.evaluation import Source, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
-from fastbp.engine.sparse import SparseRows, is_mostly_zero
+from fastbp.engine.sparse import SparseRows, halves_are_alike, is_mostly_zero
 from fastbp.engine.team import Task, run_team
 from fastbp.engine.workspace import workspace
 from fastbp.kernels import layers as column
 from fastbp.kernels.layers import BLOCK, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import train as train_kernel
-from fastbp.kernels.threads import COMPLETED, TEAM_WORDS
+from fastbp.kernels.threads import COMPLETED, STARTED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
 __all__ = ["Run", "divisors", "scales"]
@@ -33,6 +34,8 @@ WORK_PER_WEIGHT = 50
 PARAMETERS_BY_BLOCKS = 1 << 14
 # Samples of a mini-batch that repay looking for their zeros
 ROWS_WITHOUT_ZEROS = 32
+# Seconds in which threads begin, which they cannot while another runs Python; most do in 0.1 ms
+BEGINNING = 1e-3
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
 
@@ -164,6 +167,9 @@ class Run:
             by_blocks=self.n_workers > 1 and rows > BLOCK and not sparse and self.layout.size <= PARAMETERS_BY_BLOCKS,
             mostly_zero=mostly_zero,
         )  # fmt: skip
+        second = int(self._layers[0, column.SECOND])
+        if mostly_zero and not isinstance(X, SparseRows):
+            self._layers[0, column.HALVED] = second < architecture.n_in and halves_are_alike(X, second)
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
@@ -233,9 +239,8 @@ class Run:
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
                 has_core = self._shares and end == len(steps) and n_workers < share_of(get_num_threads())
-                _, error = run_team(
-                    task, n_workers, cores=own_cores(n_workers), meanwhile=meanwhile if has_core else None
-                )
+                then = partial(self._once_begun, self._count, n_workers, meanwhile) if meanwhile and has_core else None
+                _, error = run_team(task, n_workers, cores=own_cores(n_workers), meanwhile=then)
                 if error is not None:
                     try:
                         raise error
@@ -243,6 +248,15 @@ class Run:
                         del error  # else its traceback would keep this frame, and this frame itself
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)
         return self.report
+
+    def _once_begun(self, before: tuple[int, NDArray[np.int64]], n_workers: int, meanwhile: Callable[[], None]) -> None:
+        """Call `meanwhile` when all workers are in the kernel; until then stay awake, lest one is put on this core."""
+        give_up = time.perf_counter() + BEGINNING
+        while time.perf_counter() < give_up:
+            time.sleep(0)  # without the interpreter's lock
+            if self._count is not before and self._count[1][STARTED] >= n_workers:
+                break
+        meanwhile()
 
     def _portions(self, n: int) -> Iterable[tuple[int, int, int]]:
         return self._choice.portions(n, self.n_workers) if self._shares else [(0, n, self.n_workers)]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SparseRows", "is_mostly_zero"]
+__all__ = ["SparseRows", "halves_are_alike", "is_mostly_zero"]
 
 # Of the inputs, up to which zeros are looked for; samples that are looked at; and inputs of a sample that repay it
 _DENSITY, _LOOKED_AT, _LEAST_INPUTS = 0.4, 64, 64
+_FULLER_HALF = 0.6  # of the non-zeros, at most
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,5 +77,22 @@ def is_mostly_zero(X: NDArray[Any] | SparseRows) -> bool:
     """
     if isinstance(X, SparseRows) or len(X) < _LOOKED_AT or X.shape[1] < _LEAST_INPUTS:
         return False
-    some = X[:: len(X) // _LOOKED_AT]
-    return bool(np.count_nonzero(some.astype(np.bool_)) <= _DENSITY * some.size)  # by far the fastest way to count
+    some = _non_zeros_of_some(X)
+    return bool(np.count_nonzero(some) <= _DENSITY * some.size)
+
+
+def halves_are_alike(X: NDArray[Any], second: int) -> bool:
+    """Return whether two workers have about as much to do: with the inputs k < second of a dense X, and the others.
+
+    Examples
+    --------
+    >>> halves_are_alike(np.eye(300), 160), halves_are_alike(np.eye(300), 240)
+    (True, False)
+    """
+    some = _non_zeros_of_some(X)
+    first, of_all = np.count_nonzero(some[:, :second]), np.count_nonzero(some)
+    return bool(max(first, of_all - first) <= _FULLER_HALF * of_all)
+
+
+def _non_zeros_of_some(X: NDArray[Any]) -> NDArray[np.bool_]:
+    return X[:: max(1, len(X) // _LOOKED_AT)].astype(np.bool_)  # by far the fastest way to count

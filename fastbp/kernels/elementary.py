@@ -15,7 +15,8 @@ from __future__ import annotations
 from numba import types
 from numba.extending import overload
 
-from fastbp.kernels.simd import absolute, copysign, exponent, fma, significand, times_power_of_two, where
+from fastbp.kernels.bits import exponent, significand, times_power_of_two
+from fastbp.kernels.simd import absolute, copysign, fma, where
 
 
 def exp(x):

@@ -167,7 +167,7 @@ def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, beg
         if owned:
             row, last_row = 0, rows
             first, last = own_neurons(layer, weights, worker, n_workers)
-        if is_halved(layer, n_workers) and not sparse:
+        if is_halved(layer, n_workers):
             chain, row, last_row = own_chain(rows, worker, n_workers)
             layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last, chain)
             if not barrier(team, n_workers):

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.layers import (
-    BLOCK,
-    COUNTS,
     K_PADDED,
     LAYER_COLUMNS,
     N_IN,
@@ -40,12 +38,10 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.pointers import prefetch
-from fastbp.kernels.shares import is_halved, is_owned, is_single, own_chain, own_neurons, padded_neurons
+from fastbp.kernels.shares import is_halved, is_owned, is_single, n_blocks, own_chain, own_neurons, padded_neurons
 from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
-    NARROW_PANEL,
-    PANEL,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -63,7 +59,7 @@ from fastbp.kernels.tiles import (
     zeros,
 )
 from fastbp.kernels.updates import update
-from fastbp.kernels.zeros import Columns, collect_columns, gradient_of_non_zeros
+from fastbp.kernels.zeros import collect_columns, columns_of, gradient_by_panel
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
@@ -185,13 +181,6 @@ def gather_columns(inputs, m, k, n, workspace, worker):
 
 
 @jit
-def columns_of(workspace, worker):
-    """Where a worker collects the non-zeros of a strip."""
-    places = worker * workspace.strip_size
-    return Columns(workspace.strips + places, workspace.strip_rows + places, workspace.strip_counts + worker * COUNTS)
-
-
-@jit
 def tile_rows(weights, wide, tall):
     """Inputs k of a tile of two registers or one, of more rows or fewer."""
     if wide:
@@ -210,15 +199,6 @@ def gradient_by(wide, tall, inputs, k, end, delta, stride, slab, sums):
         weight_gradient(TALL_NARROW, inputs, k, end, delta, stride, slab, sums)
     else:
         weight_gradient(NARROW_TILE, inputs, k, end, delta, stride, slab, sums)
-
-
-@jit
-def gradient_by_panel(wide, columns, first, last, delta, stride, slab, sums):
-    """`gradient_of_non_zeros` of a panel of two registers or one."""
-    if wide:
-        gradient_of_non_zeros(PANEL, columns, first, last, delta, stride, slab, sums)
-    else:
-        gradient_of_non_zeros(NARROW_PANEL, columns, first, last, delta, stride, slab, sums)
 
 
 @jit
@@ -310,19 +290,6 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
             copy(weights + q, parameters.transposed + (layer[WT] + k), min(size, n_in - k))
     if layer[TRAIN_BIAS]:
         learn_biases(layer, parameters, workspace, NONE, lanes(weights), worker, slab, hyper)
-
-
-@jit
-def block_size(m):
-    """Samples in a block of m: as many in each as can be, in one block or an even number, for two workers."""
-    pairs = rounded_up(m, 2 * BLOCK) // (2 * BLOCK)
-    return m if m <= BLOCK else rounded_up(m, 2 * pairs) // (2 * pairs)
-
-
-@jit
-def n_blocks(m, block):
-    """Into how many blocks m samples are cut."""
-    return (m + block - 1) // block
 
 
 @jit

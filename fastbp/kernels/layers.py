@@ -35,8 +35,9 @@ import numpy as np
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
     WORDS,  # numbers that hold the bits of one chain's inputs, where those that are zero are left out; 0 where not
-) = range(17)
-LAYER_COLUMNS = 17
+    HALVED,  # 1 where zeros are left out of two chains of z that are about as much to compute
+) = range(18)
+LAYER_COLUMNS = 18
 
 # Columns of the table of steps (float64); see updates.Hyper. SCALE is 1 / divisor of the mini-batch's sums, which is
 # the number of its samples or the sum of their weights; where it is 0, nothing happens

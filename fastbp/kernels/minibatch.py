@@ -10,7 +10,7 @@ from fastbp.kernels._jit import NONE, ONE, entry, jit, outline
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import forward_together
-from fastbp.kernels.gradients import block_size, gradients, n_blocks
+from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     ACTIVATION,
     BETA_1,
@@ -46,6 +46,7 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, share
+from fastbp.kernels.shares import block_size, n_blocks
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode

@@ -6,21 +6,23 @@ from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.activations import SOFTMAX, activate
 from fastbp.kernels.elementary import exp, log
 from fastbp.kernels.losses import categorical_cross_entropy, cost
-from fastbp.kernels.simd import (
+from fastbp.kernels.rows import (
     first4x4,
-    first16,
     gather4x4,
     gather16,
     load4x4,
-    load16,
     load_column16,
-    max_lanes,
-    spread16,
-    store,
     store4x4,
     store_column16,
     store_rows16,
     store_sums4x4,
+)
+from fastbp.kernels.simd import (
+    first16,
+    load16,
+    max_lanes,
+    spread16,
+    store,
     sum_lanes,
     where,
     wide_zeros16,

@@ -5,17 +5,17 @@ a layer has more neurons than the mini-batch has rows, it is *owned*, divided by
 neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache. Not
 where zeros are left out: each worker would have to look for those of all samples.
 
-There an even number of workers *halves* a layer whose z are sums of two chains: each worker computes one chain, of more
-samples, and later the gradients and updates of the inputs of that chain, so that their weights, and these columns of X,
-stay in its core's cache.
+There an even number of workers *halves* a layer whose z are sums of two chains with about as many non-zeros: each
+worker computes one chain, of more samples, and later the gradients and updates of the inputs of that chain, so that
+their weights, and these columns of X, stay in its core's cache.
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import CHAINS, N_IN, N_OUT, NARROW, PANELS, SECOND, WORDS, Inputs
+from fastbp.kernels.layers import BLOCK, CHAINS, HALVED, N_IN, N_OUT, NARROW, PANELS, SECOND, WORDS, Inputs
 from fastbp.kernels.simd import lanes
-from fastbp.kernels.tiles import WIDE, n_columns
+from fastbp.kernels.tiles import WIDE, n_columns, rounded_up
 
 
 @jit
@@ -53,7 +53,7 @@ def inputs_of(layer, inputs, chain):
 @jit
 def is_halved(layer, n_workers):
     """Whether each worker computes one of the chains of a layer."""
-    return layer[WORDS] > 0 and n_chains(layer) == CHAINS and n_workers % CHAINS == 0
+    return layer[HALVED] == 1 and n_workers % CHAINS == 0
 
 
 @jit
@@ -83,3 +83,16 @@ def own_neurons(layer, weights, worker, n_workers):
     unit, n = _unit(layer, weights), padded_neurons(layer, weights)
     units = (n + unit - 1) // unit
     return units * worker // n_workers * unit, min(units * (worker + 1) // n_workers * unit, n)
+
+
+@jit
+def block_size(m):
+    """Samples in a block of m: as many in each as can be, in one block or an even number, for two workers."""
+    pairs = rounded_up(m, 2 * BLOCK) // (2 * BLOCK)
+    return m if m <= BLOCK else rounded_up(m, 2 * pairs) // (2 * pairs)
+
+
+@jit
+def n_blocks(m, block):
+    """Into how many blocks m samples are cut."""
+    return (m + block - 1) // block

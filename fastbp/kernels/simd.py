@@ -161,200 +161,6 @@ def load16(typingctx, p):
     return _load(p, 16)
 
 
-def _by_rows(builder, i, last, emit, n=16):
-    """What emit(rows) returns for the n rows i, i + 1, ..., counted from i, of which those beyond `last` are `last`."""
-    rows, n_before = [ir.Constant(i.type, r) for r in range(n)], builder.sub(last, i)
-    with builder.if_else(builder.icmp_signed("<=", rows[-1], n_before), likely=True) as (all_there, some_beyond):
-        with all_there:
-            whole, whole_block = emit(rows), builder.block
-        with some_beyond:
-            part = emit([builder.select(builder.icmp_signed("<", r, n_before), r, n_before) for r in rows])
-            part_block = builder.block
-    if whole is None:
-        return None
-    value = builder.phi(whole.type)
-    value.add_incoming(whole, whole_block)
-    value.add_incoming(part, part_block)
-    return value
-
-
-def _places(builder, p, i, step):
-    """Where the rows, counted from i, of p begin, `step` elements apart."""
-    step = ir.Constant(i.type, step)
-    first = builder.gep(p, [builder.mul(i, step)])
-    return lambda r: builder.gep(first, [builder.mul(r, step)])
-
-
-def _vector_from(builder, places, vector):
-    """The elements at some places."""
-    value = ir.Constant(vector, ir.Undefined)
-    for r, place in enumerate(places):
-        value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
-    return value
-
-
-@intrinsic
-def gather16(typingctx, p, index, shift, stride, i, last):
-    """p[(index[i + r] + shift) stride] for 16 rows, those beyond `last` as `last`."""
-    vector_type = Vector(p.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        p, index, shift, stride, i, last = args
-        first = builder.gep(index, [i])
-
-        def emit(rows):
-            samples = [builder.add(builder.load(builder.gep(first, [r])), shift) for r in rows]
-            places = [builder.gep(p, [builder.mul(sample, stride)]) for sample in samples]
-            return _vector_from(builder, places, context.get_value_type(vector_type))
-
-        return _by_rows(builder, i, last, emit)
-
-    return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@intrinsic
-def load_column16(typingctx, p, i, last):
-    """p[16 (i + r)] for 16 rows, those beyond `last` as `last`."""
-    vector_type = Vector(p.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        p, i, last = args
-        place = _places(builder, p, i, 16)
-
-        def emit(rows):
-            return _vector_from(builder, [place(r) for r in rows], context.get_value_type(vector_type))
-
-        return _by_rows(builder, i, last, emit)
-
-    return vector_type(p, types.intp, types.intp), codegen
-
-
-def _store_by_rows(p, x, step):
-    def codegen(context, builder, sig, args):
-        p, i, last, x = args
-        place = _places(builder, p, i, step)
-
-        def emit(rows):
-            for lane, r in enumerate(rows):
-                builder.store(builder.extract_element(x, ir.Constant(_I32, lane)), place(r))
-
-        _by_rows(builder, i, last, emit)
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp, types.intp, x), codegen
-
-
-@intrinsic
-def store_column16(typingctx, p, i, last, x):
-    """p[16 (i + r)] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
-    return _store_by_rows(p, x, 16)
-
-
-@intrinsic
-def store_rows16(typingctx, p, i, last, x):
-    """p[i + r] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
-    return _store_by_rows(p, x, 1)
-
-
-def _side_by_side(builder, quarters):
-    """Four vectors of 4 lanes as one."""
-    while len(quarters) > 1:
-        n = 2 * quarters[0].type.count
-        both = ir.Constant(ir.VectorType(_I32, n), list(range(n)))
-        quarters = [builder.shuffle_vector(x, y, both) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
-    return quarters[0]
-
-
-@intrinsic
-def gather4x4(typingctx, p, n, index, shift, stride, i, last):
-    """p[(index[i + r] + shift) stride + j] for 4 rows and j < 4, 0 where j >= n; rows beyond `last` as `last`."""
-    dtype = p.dtype
-
-    def codegen(context, builder, sig, args):
-        p, n, index, shift, stride, i, last = args
-        first = builder.gep(index, [i])
-        row = ir.VectorType(context.get_value_type(dtype), 4)
-        numbers = ir.VectorType(ir.IntType(64), 4)
-        wanted = builder.icmp_signed("<", ir.Constant(numbers, list(range(4))), emit_splat(builder, n, numbers))
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(row, [row.as_pointer(), _I32, wanted.type, row]),
-            f"llvm.masked.load.v4f{dtype.bitwidth}.p0",
-        )
-        aligned = ir.Constant(_I32, dtype.bitwidth // 8)
-
-        def emit(rows):
-            quarters = []
-            for r in rows:
-                sample = builder.add(builder.load(builder.gep(first, [r])), shift)
-                place = builder.bitcast(builder.gep(p, [builder.mul(sample, stride)]), row.as_pointer())
-                quarters.append(builder.call(function, [place, aligned, wanted, ir.Constant(row, None)]))
-            return _side_by_side(builder, quarters)
-
-        return _by_rows(builder, i, last, emit, 4)
-
-    return Vector(dtype, 16)(p, types.intp, index, types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@intrinsic
-def load4x4(typingctx, p, i, last):
-    """p[16 (i + r) + j] for 4 rows and j < 4, row after row, those beyond `last` as `last`."""
-    vector_type = Vector(p.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        p, i, last = args
-        place, row = _places(builder, p, i, 16), ir.VectorType(context.get_value_type(vector_type.dtype), 4)
-
-        def emit(rows):
-            return _side_by_side(builder, [emit_load(builder, place(r), row) for r in rows])
-
-        return _by_rows(builder, i, last, emit, 4)
-
-    return vector_type(p, types.intp, types.intp), codegen
-
-
-def _lanes_of(builder, x, lanes):
-    """Some lanes of x as a vector."""
-    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
-
-
-@intrinsic
-def store4x4(typingctx, p, i, last, x):
-    """p[16 (i + r) + j] = x_(4r + j) for 4 rows and j < 4; those beyond `last` must hold what `last` does."""
-
-    def codegen(context, builder, sig, args):
-        p, i, last, x = args
-        place = _places(builder, p, i, 16)
-
-        def emit(rows):
-            for q, r in enumerate(rows):
-                emit_store(builder, _lanes_of(builder, x, range(4 * q, 4 * q + 4)), place(r))
-
-        _by_rows(builder, i, last, emit, 4)
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp, types.intp, x), codegen
-
-
-@intrinsic
-def store_sums4x4(typingctx, p, i, last, x):
-    """p[i + r] = sum_j x_(4r + j) for 4 rows and j < 4, as `sum_lanes`; those beyond `last` must hold what it does."""
-
-    def codegen(context, builder, sig, args):
-        p, i, last, x = args
-        place, columns = _places(builder, p, i, 1), [_lanes_of(builder, x, range(j, 16, 4)) for j in range(4)]
-        sums = builder.fadd(builder.fadd(columns[0], columns[2]), builder.fadd(columns[1], columns[3]))
-
-        def emit(rows):
-            for q, r in enumerate(rows):
-                builder.store(builder.extract_element(sums, ir.Constant(_I32, q)), place(r))
-
-        _by_rows(builder, i, last, emit, 4)
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp, types.intp, x), codegen
-
-
 @intrinsic
 def lanes(typingctx, p):
     """How many elements `load(p)` takes: a constant."""
@@ -474,7 +280,7 @@ def _neg(context, builder, sig, args):
     return builder.fneg(args[0])
 
 
-def _elementwise(arguments, emit):
+def elementwise(arguments, emit):
     """An intrinsic of vectors and numbers: the signature and code of emit(builder, *vectors)."""
     vector = _vector_of(arguments)
     if vector is None:
@@ -489,25 +295,25 @@ def _elementwise(arguments, emit):
 @intrinsic
 def fma(typingctx, x, y, z):
     """x y + z, rounded once."""
-    return _elementwise((x, y, z), lambda builder, *xyz: emit_call(builder, "fma", *xyz))
+    return elementwise((x, y, z), lambda builder, *xyz: emit_call(builder, "fma", *xyz))
 
 
 @intrinsic
 def sqrt(typingctx, x):
     """Square root, correctly rounded."""
-    return _elementwise((x,), lambda builder, x: emit_call(builder, "sqrt", x))
+    return elementwise((x,), lambda builder, x: emit_call(builder, "sqrt", x))
 
 
 @intrinsic
 def absolute(typingctx, x):
     """|x|."""
-    return _elementwise((x,), lambda builder, x: emit_call(builder, "fabs", x))
+    return elementwise((x,), lambda builder, x: emit_call(builder, "fabs", x))
 
 
 @intrinsic
 def copysign(typingctx, x, y):
     """|x| with the sign of y."""
-    return _elementwise((x, y), lambda builder, x, y: emit_call(builder, "copysign", x, y))
+    return elementwise((x, y), lambda builder, x, y: emit_call(builder, "copysign", x, y))
 
 
 @intrinsic
@@ -533,103 +339,6 @@ def first16(typingctx, count):
         return builder.icmp_signed("<", ir.Constant(vector, list(range(16))), emit_splat(builder, args[0], vector))
 
     return Mask(16)(types.int64), codegen
-
-
-@intrinsic
-def first4x4(typingctx, count):
-    """Mask of 4 rows of 4 lanes that is true in the first `count` of each row."""
-
-    def codegen(context, builder, sig, args):
-        vector = ir.VectorType(ir.IntType(64), 16)
-        return builder.icmp_signed("<", ir.Constant(vector, list(range(4)) * 4), emit_splat(builder, args[0], vector))
-
-    return Mask(16)(types.int64), codegen
-
-
-# Which numbers are zero
-
-
-def _non_zeros(p, n):
-    def codegen(context, builder, sig, args):
-        vector = ir.VectorType(context.get_value_type(p.dtype), n)
-        mask = builder.fcmp_unordered("!=", emit_load(builder, args[0], vector), ir.Constant(vector, None))
-        bits = builder.bitcast(mask, ir.IntType(n))
-        return bits if n == 64 else builder.zext(bits, ir.IntType(64))
-
-    return types.int64(p), codegen
-
-
-@intrinsic
-def non_zeros8(typingctx, p):
-    """Bit q of an int64 is 1 where p[q] is not zero, for q < 8."""
-    return _non_zeros(p, 8)
-
-
-@intrinsic
-def non_zeros64(typingctx, p):
-    """Bit q of an int64 is 1 where p[q] is not zero, for q < 64."""
-    return _non_zeros(p, 64)
-
-
-@intrinsic
-def first_bit(typingctx, bits):
-    """The lowest bit that is 1; there must be one."""
-
-    def codegen(context, builder, sig, args):
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), codegen
-
-
-# Bits of floating-point numbers: what exp and log need
-
-_FORMAT = {32: (23, 127), 64: (52, 1023)}  # bits of the dtype -> bits of the mantissa, bias of the exponent
-
-
-def _integers(vector):
-    return ir.VectorType(ir.IntType({"float": 32, "double": 64}[str(vector.element)]), vector.count)
-
-
-@intrinsic
-def times_power_of_two(typingctx, y, shifted):
-    """y 2^n, a normal number, for the integer n = shifted - 1.5 2^(mantissa bits) in the last bits of `shifted`."""
-    mantissa, _ = _FORMAT[y.dtype.bitwidth]
-
-    def emit(builder, y, shifted):
-        integers = _integers(y.type)
-        shift = ir.Constant(integers, [mantissa] * integers.count)
-        n = builder.shl(builder.bitcast(shifted, integers), shift)
-        return builder.bitcast(builder.add(builder.bitcast(y, integers), n), y.type)
-
-    return _elementwise((y, shifted), emit)
-
-
-@intrinsic
-def exponent(typingctx, x):
-    """e of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
-    mantissa, bias = _FORMAT[x.dtype.bitwidth]
-
-    def emit(builder, x):
-        integers = _integers(x.type)
-        field = builder.lshr(builder.bitcast(x, integers), ir.Constant(integers, [mantissa] * integers.count))
-        return builder.sitofp(builder.sub(field, ir.Constant(integers, [bias - 1] * integers.count)), x.type)
-
-    return _elementwise((x,), emit)
-
-
-@intrinsic
-def significand(typingctx, x):
-    """s of x = s 2^e with 1/2 <= s < 1, for normal positive x."""
-    mantissa, bias = _FORMAT[x.dtype.bitwidth]
-
-    def emit(builder, x):
-        integers = _integers(x.type)
-        kept = builder.and_(builder.bitcast(x, integers), ir.Constant(integers, [2**mantissa - 1] * integers.count))
-        return builder.bitcast(
-            builder.or_(kept, ir.Constant(integers, [(bias - 1) << mantissa] * integers.count)), x.type
-        )
-
-    return _elementwise((x,), emit)
 
 
 # Across the lanes

@@ -15,10 +15,25 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastbp.kernels._jit import NONE, jit, outline
-from fastbp.kernels.layers import BOTH, CHAINS, K_PADDED, PANELS, SECOND, STRIDE, STRIP, WORD, WORDS, A, B, W
+from fastbp.kernels.bits import first_bit, non_zeros8, non_zeros64
+from fastbp.kernels.layers import (
+    BOTH,
+    CHAINS,
+    COUNTS,
+    K_PADDED,
+    PANELS,
+    SECOND,
+    STRIDE,
+    STRIP,
+    WORD,
+    WORDS,
+    A,
+    B,
+    W,
+)
 from fastbp.kernels.pointers import prefetch_to_read
-from fastbp.kernels.shares import inputs_of, n_chains, padded_neurons
-from fastbp.kernels.simd import first_bit, lanes, load, non_zeros8, non_zeros64, store
+from fastbp.kernels.shares import inputs_of, n_blocks, n_chains, padded_neurons
+from fastbp.kernels.simd import lanes, load, store
 from fastbp.kernels.tiles import (
     NARROW_PANEL,
     NO_PANEL,
@@ -166,6 +181,13 @@ def sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end):
 
 
 @jit
+def columns_of(workspace, worker):
+    """Where a worker collects the non-zeros of a strip."""
+    places = worker * workspace.strip_size
+    return Columns(workspace.strips + places, workspace.strip_rows + places, workspace.strip_counts + worker * COUNTS)
+
+
+@jit
 def collect_columns(layer, inputs, k, slab, columns):
     """Put down the non-zeros x_ik of a slab's samples, for the inputs of a strip from k on."""
     outline()
@@ -173,7 +195,7 @@ def collect_columns(layer, inputs, k, slab, columns):
     inputs, k = inputs_of(layer, inputs, chain), k - chain * layer[SECOND]
     n = min(STRIP, inputs.n - k)
     block = slab.block
-    blocks = (slab.m + block - 1) // block
+    blocks = n_blocks(slab.m, block)
     for c in range(blocks * STRIP):
         columns.counts[c] = 0
     for b in range(blocks):
@@ -199,7 +221,7 @@ def gradient_of_non_zeros(shape, columns, first, last, delta, stride, slab, sums
     """
     outline()
     here, block = multiples(shape, delta, 0), slab.block
-    blocks, goes_on = (slab.m + block - 1) // block, not slab.first
+    blocks, goes_on = n_blocks(slab.m, block), not slab.first
     for c in range(first, last):
         for b in range(blocks):
             place, delta_b = b * STRIP + c, delta + b * block * stride
@@ -211,3 +233,12 @@ def gradient_of_non_zeros(shape, columns, first, last, delta, stride, slab, sums
                 tile = add(load_rows(shape, sums, here), tile)
             store_rows(sums, here, tile)
         sums = sums + n_columns(shape, delta)
+
+
+@jit
+def gradient_by_panel(wide, columns, first, last, delta, stride, slab, sums):
+    """`gradient_of_non_zeros` of a panel of two registers or one."""
+    if wide:
+        gradient_of_non_zeros(PANEL, columns, first, last, delta, stride, slab, sums)
+    else:
+        gradient_of_non_zeros(NARROW_PANEL, columns, first, last, delta, stride, slab, sums)

@@ -1,0 +1,220 @@
+"""Vectors whose lanes come from several samples: what is computed of one output, or of a few, for many rows at once.
+
+Rows of the workspace begin 16 elements apart, as those of a layer with at most 16 neurons do; rows of y lie anywhere.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastbp.kernels.simd import Mask, Vector, emit_load, emit_splat, emit_store
+
+_I32 = ir.IntType(32)
+
+
+def _by_rows(builder, i, last, emit, n=16):
+    """What emit(rows) returns for the n rows i, i + 1, ..., counted from i, of which those beyond `last` are `last`."""
+    rows, n_before = [ir.Constant(i.type, r) for r in range(n)], builder.sub(last, i)
+    with builder.if_else(builder.icmp_signed("<=", rows[-1], n_before), likely=True) as (all_there, some_beyond):
+        with all_there:
+            whole, whole_block = emit(rows), builder.block
+        with some_beyond:
+            part = emit([builder.select(builder.icmp_signed("<", r, n_before), r, n_before) for r in rows])
+            part_block = builder.block
+    if whole is None:
+        return None
+    value = builder.phi(whole.type)
+    value.add_incoming(whole, whole_block)
+    value.add_incoming(part, part_block)
+    return value
+
+
+def _places(builder, p, i, step):
+    """Where the rows, counted from i, of p begin, `step` elements apart."""
+    step = ir.Constant(i.type, step)
+    first = builder.gep(p, [builder.mul(i, step)])
+    return lambda r: builder.gep(first, [builder.mul(r, step)])
+
+
+def _vector_from(builder, places, vector):
+    """The elements at some places."""
+    value = ir.Constant(vector, ir.Undefined)
+    for r, place in enumerate(places):
+        value = builder.insert_element(value, builder.load(place), ir.Constant(_I32, r))
+    return value
+
+
+@intrinsic
+def gather16(typingctx, p, index, shift, stride, i, last):
+    """p[(index[i + r] + shift) stride] for 16 rows, those beyond `last` as `last`."""
+    vector_type = Vector(p.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        p, index, shift, stride, i, last = args
+        first = builder.gep(index, [i])
+
+        def emit(rows):
+            samples = [builder.add(builder.load(builder.gep(first, [r])), shift) for r in rows]
+            places = [builder.gep(p, [builder.mul(sample, stride)]) for sample in samples]
+            return _vector_from(builder, places, context.get_value_type(vector_type))
+
+        return _by_rows(builder, i, last, emit)
+
+    return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def load_column16(typingctx, p, i, last):
+    """p[16 (i + r)] for 16 rows, those beyond `last` as `last`."""
+    vector_type = Vector(p.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        p, i, last = args
+        place = _places(builder, p, i, 16)
+
+        def emit(rows):
+            return _vector_from(builder, [place(r) for r in rows], context.get_value_type(vector_type))
+
+        return _by_rows(builder, i, last, emit)
+
+    return vector_type(p, types.intp, types.intp), codegen
+
+
+def _store_by_rows(p, x, step):
+    def codegen(context, builder, sig, args):
+        p, i, last, x = args
+        place = _places(builder, p, i, step)
+
+        def emit(rows):
+            for lane, r in enumerate(rows):
+                builder.store(builder.extract_element(x, ir.Constant(_I32, lane)), place(r))
+
+        _by_rows(builder, i, last, emit)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, types.intp, x), codegen
+
+
+@intrinsic
+def store_column16(typingctx, p, i, last, x):
+    """p[16 (i + r)] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+    return _store_by_rows(p, x, 16)
+
+
+@intrinsic
+def store_rows16(typingctx, p, i, last, x):
+    """p[i + r] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+    return _store_by_rows(p, x, 1)
+
+
+def _side_by_side(builder, quarters):
+    """Four vectors of 4 lanes as one."""
+    while len(quarters) > 1:
+        n = 2 * quarters[0].type.count
+        both = ir.Constant(ir.VectorType(_I32, n), list(range(n)))
+        quarters = [builder.shuffle_vector(x, y, both) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
+    return quarters[0]
+
+
+@intrinsic
+def gather4x4(typingctx, p, n, index, shift, stride, i, last):
+    """p[(index[i + r] + shift) stride + j] for 4 rows and j < 4, 0 where j >= n; rows beyond `last` as `last`."""
+    dtype = p.dtype
+
+    def codegen(context, builder, sig, args):
+        p, n, index, shift, stride, i, last = args
+        first = builder.gep(index, [i])
+        row = ir.VectorType(context.get_value_type(dtype), 4)
+        numbers = ir.VectorType(ir.IntType(64), 4)
+        wanted = builder.icmp_signed("<", ir.Constant(numbers, list(range(4))), emit_splat(builder, n, numbers))
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(row, [row.as_pointer(), _I32, wanted.type, row]),
+            f"llvm.masked.load.v4f{dtype.bitwidth}.p0",
+        )
+        aligned = ir.Constant(_I32, dtype.bitwidth // 8)
+
+        def emit(rows):
+            quarters = []
+            for r in rows:
+                sample = builder.add(builder.load(builder.gep(first, [r])), shift)
+                place = builder.bitcast(builder.gep(p, [builder.mul(sample, stride)]), row.as_pointer())
+                quarters.append(builder.call(function, [place, aligned, wanted, ir.Constant(row, None)]))
+            return _side_by_side(builder, quarters)
+
+        return _by_rows(builder, i, last, emit, 4)
+
+    return Vector(dtype, 16)(p, types.intp, index, types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def load4x4(typingctx, p, i, last):
+    """p[16 (i + r) + j] for 4 rows and j < 4, row after row, those beyond `last` as `last`."""
+    vector_type = Vector(p.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        p, i, last = args
+        place, row = _places(builder, p, i, 16), ir.VectorType(context.get_value_type(vector_type.dtype), 4)
+
+        def emit(rows):
+            return _side_by_side(builder, [emit_load(builder, place(r), row) for r in rows])
+
+        return _by_rows(builder, i, last, emit, 4)
+
+    return vector_type(p, types.intp, types.intp), codegen
+
+
+def _lanes_of(builder, x, lanes):
+    """Some lanes of x as a vector."""
+    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+
+@intrinsic
+def store4x4(typingctx, p, i, last, x):
+    """p[16 (i + r) + j] = x_(4r + j) for 4 rows and j < 4; those beyond `last` must hold what `last` does."""
+
+    def codegen(context, builder, sig, args):
+        p, i, last, x = args
+        place = _places(builder, p, i, 16)
+
+        def emit(rows):
+            for q, r in enumerate(rows):
+                emit_store(builder, _lanes_of(builder, x, range(4 * q, 4 * q + 4)), place(r))
+
+        _by_rows(builder, i, last, emit, 4)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, types.intp, x), codegen
+
+
+@intrinsic
+def store_sums4x4(typingctx, p, i, last, x):
+    """p[i + r] = sum_j x_(4r + j) for 4 rows and j < 4, as `sum_lanes`; those beyond `last` must hold what it does."""
+
+    def codegen(context, builder, sig, args):
+        p, i, last, x = args
+        place, columns = _places(builder, p, i, 1), [_lanes_of(builder, x, range(j, 16, 4)) for j in range(4)]
+        sums = builder.fadd(builder.fadd(columns[0], columns[2]), builder.fadd(columns[1], columns[3]))
+
+        def emit(rows):
+            for q, r in enumerate(rows):
+                builder.store(builder.extract_element(sums, ir.Constant(_I32, q)), place(r))
+
+        _by_rows(builder, i, last, emit, 4)
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp, types.intp, x), codegen
+
+
+@intrinsic
+def first4x4(typingctx, count):
+    """Mask of 4 rows of 4 lanes that is true in the first `count` of each row."""
+
+    def codegen(context, builder, sig, args):
+        vector = ir.VectorType(ir.IntType(64), 16)
+        return builder.icmp_signed("<", ir.Constant(vector, list(range(4)) * 4), emit_splat(builder, args[0], vector))
+
+    return Mask(16)(types.int64), codegen
