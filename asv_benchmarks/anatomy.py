@@ -25,7 +25,7 @@ from fastbp.engine.team import run_team
 from fastbp.kernels._jit import OPTIONS
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import activate_layer, forward_together
-from fastbp.kernels.gradients import block_size, gradients
+from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     BETA_1,
     BETA_2,
@@ -47,7 +47,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
 from fastbp.kernels.pointers import pointer, pointer_at, share
-from fastbp.kernels.shares import padded_neurons
+from fastbp.kernels.shares import block_size, padded_neurons
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 

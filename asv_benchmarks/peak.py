@@ -1,10 +1,11 @@
-"""Peak: what the machine can do at most, measured: multiply-adds in registers, and bytes copied in memory.
+"""Peak: what the machine can do at most, measured: multiply-adds in registers, activations, bytes copied in memory.
 
 Usage: python asv_benchmarks/peak.py
 
 The multiply-adds are twelve independent chains on vectors of hardware lanes, which neither load nor store: as many as
 hide the latency of a fused multiply-add on every CPU, few enough to stay in 16 registers. Other measurements are given
-as shares of what the same number of threads reached here in the same run.
+as shares of what the same number of threads reached here in the same run. Activations are fastbp's own functions on
+numbers in the nearest cache.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import numpy as np
 
 from fastbp.engine.cores import available_cores
 from fastbp.kernels._jit import OPTIONS
+from fastbp.kernels.activations import ACTIVATIONS, activate
 from fastbp.kernels.pointers import pointer
-from fastbp.kernels.simd import fma, lanes, load, store
+from fastbp.kernels.simd import fma, lanes, load, load16, store
 
 CHAINS = 12
 LEAST_SECONDS = 0.03
@@ -47,6 +49,14 @@ def spin(start, out, n):
     return v
 
 
+@numba.njit(**OPTIONS)
+def activations(code, z, a, times):
+    """a_j = sigma(z_j) of all elements, a multiple of 16 of them, so many times."""
+    for _ in range(times):
+        for j in range(0, len(z), 16):
+            store(pointer(a) + j, activate(code, load16(pointer(z) + j))[0])
+
+
 def seconds_together(functions: Sequence[Callable[[], Any]]) -> float:
     """Return the time in which as many threads each run one of the functions."""
     threads = [threading.Thread(target=function) for function in functions]
@@ -59,10 +69,20 @@ def seconds_together(functions: Sequence[Callable[[], Any]]) -> float:
 
 
 class Peak:
-    """The most multiply-adds a second, by dtype and threads; each further measurement can only raise it."""
+    """The most multiply-adds and activations a second; each further measurement can only raise them."""
 
     def __init__(self) -> None:
-        self._best: dict[tuple[str, int], float] = {}
+        self._best: dict[tuple[str, str, int], float] = {}
+
+    def activations(self, name: str, dtype: str, n_threads: int, rounds: int = 3) -> float:
+        """Return the most values of a hidden activation a second, of this and all earlier measurements."""
+        z = np.linspace(-3, 3, 1024, dtype=dtype)
+
+        def apply(times: int) -> None:
+            activations(ACTIVATIONS[name].code, z, np.empty_like(z), times)
+
+        apply(1)
+        return self._raised((name, dtype, n_threads), apply, len(z), rounds)
 
     def measure(self, dtype: str, n_threads: int, rounds: int = 3) -> float:
         """Return the best flops (2 a multiply-add) of this and all earlier measurements."""
@@ -71,13 +91,16 @@ class Peak:
         def chains(n: int) -> int:
             return int(spin(start, np.empty_like(start), n))
 
-        n_lanes, steps = chains(1), 1000
-        while seconds_together([partial(chains, steps)]) < LEAST_SECONDS:
+        return self._raised(("fma", dtype, n_threads), chains, 2 * CHAINS * chains(1), rounds)
+
+    def _raised(self, key: tuple[str, str, int], function: Callable[[int], Any], of_each: int, rounds: int) -> float:
+        """Return the best rate of all measurements under this key, after one more of function(steps)."""
+        steps, n_threads = 1000, key[-1]
+        while seconds_together([partial(function, steps)]) < LEAST_SECONDS:
             steps *= 2
-        flops = 2.0 * CHAINS * n_lanes * steps * n_threads
-        seconds = min(seconds_together([partial(chains, steps)] * n_threads) for _ in range(rounds))
-        self._best[dtype, n_threads] = max(flops / seconds, self._best.get((dtype, n_threads), 0.0))
-        return self._best[dtype, n_threads]
+        seconds = min(seconds_together([partial(function, steps)] * n_threads) for _ in range(rounds))
+        self._best[key] = max(of_each * steps * n_threads / seconds, self._best.get(key, 0.0))
+        return self._best[key]
 
 
 @cache
@@ -89,10 +112,14 @@ def bandwidth(n_threads: int) -> float:
 
 
 def main() -> None:
-    """Print both, for one thread and for all cores."""
+    """Print all, for one thread and for all cores."""
     peak = Peak()
     for n_threads in sorted({1, available_cores()}):
-        figures = [f"{dtype} {peak.measure(dtype, n_threads) / 1e9:.0f} GF/s" for dtype in ("float32", "float64")]
+        figures = [
+            f"{dtype} {peak.measure(dtype, n_threads) / 1e9:.0f} GF/s, "
+            f"{peak.activations('tanh', dtype, n_threads) / 1e9:.2f} G tanh/s"
+            for dtype in ("float32", "float64")
+        ]
         print(f"{n_threads} threads: {', '.join(figures)}, copying {bandwidth(n_threads) / 1e9:.1f} GB/s")
 
 

@@ -80,6 +80,11 @@ class Work:
         products = [n_in * n_out for n_in, n_out in pairwise(self.sizes)]
         return 2 * self.n * (3 * sum(products) - products[0])
 
+    @property
+    def hidden_values(self) -> int:
+        """Values of hidden activations that an epoch computes."""
+        return self.n * sum(self.sizes[1:-1])
+
     def samples(self, n: int | None = None, dtype: str = "float32") -> tuple[Array, Array]:
         """Return n inputs, and labels or targets, that can be learned; the same at each call."""
         n = self.n if n is None else n
