@@ -224,6 +224,7 @@ class Keras(Rival):
     """Keras on the JAX backend: `fit`."""
 
     needs = ("keras", "jax")
+    adam_of_the_paper = False
 
     def __init__(self, work: Work, dtype: str) -> None:
         import jax

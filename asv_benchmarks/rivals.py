@@ -24,6 +24,7 @@ class Rival(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     pinned: ClassVar[bool] = False  # to one core: where threads would only wait for each other
+    adam_of_the_paper: ClassVar[bool] = True  # epsilon is added after the bias correction, as in the paper
     threads = 0  # that computed in the last run; 0 where only the library knows
 
     def __init__(self, work: Work, dtype: str) -> None:
@@ -123,6 +124,7 @@ class Sklearn(Rival):
     """scikit-learn's MLP: `max_iter` epochs of one `fit`, without stopping early."""
 
     needs = ("sklearn",)
+    adam_of_the_paper = False
 
     def __init__(self, work: Work, dtype: str) -> None:
         super().__init__(work, dtype)
