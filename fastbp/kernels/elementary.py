@@ -6,7 +6,7 @@ Stated bounds, in units in the last place of the result, over every finite argum
     float32  exp 1.02, log 1, log1p 3, tanh 5
     float64  exp 2, log 2, log1p 3, tanh 3
 
-Sources: S. Moshier, Cephes Mathematical Library (expf, exp, logf, log, tanh); the float32 tanh is the minimax rational
+Sources: S. Moshier, Cephes Mathematical Library (expf, exp, logf, log); the float32 tanh is the minimax rational
 function of Eigen's `generic_fast_tanh_float`. Reduction modulo log 2 in two parts after Cody and Waite (1980).
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import overload
 
+from fastbp.kernels._jit import jit
 from fastbp.kernels.bits import exponent, significand, times_power_of_two
 from fastbp.kernels.simd import absolute, copysign, fma, where
 
@@ -60,19 +61,29 @@ def _exp32(x):
     return where(x != x, x, y)
 
 
-def _exp64(x):
+@jit
+def _reduced64(x):
+    """r and n of x = r + n log 2 with |r| <= log(2) / 2; n as `times_power_of_two` wants it."""
     shifted = fma(x, 1.44269504088896341, 6755399441055744.0)  # 1.5 2^52
     n = shifted - 6755399441055744.0
-    r = fma(n, -0.6931471805599453, x)
-    r = fma(n, -2.3190468138462996e-17, r)
+    return fma(n, -2.3190468138462996e-17, fma(n, -0.6931471805599453, x)), shifted
+
+
+@jit
+def _expm1_reduced64(r):
+    """The numerator and denominator of e^r - 1 for |r| <= log(2) / 2."""
     rr = r * r
-    p = fma(rr, 1.26177193074810590878e-4, 3.02994407707441961300e-2)
-    p = r * fma(p, rr, 9.99999999999999999910e-1)
+    p = fma(r * rr, fma(rr, 1.26177193074810590878e-4, 3.02994407707441961300e-2), r)
     q = fma(rr, 3.00198505138664455042e-6, 2.52448340349684104192e-3)
     q = fma(q, rr, 2.27265548208155028766e-1)
     q = fma(q, rr, 2.0)
-    y = fma(p / (q - p), 2.0, 1.0)
-    y = times_power_of_two(y, shifted)
+    return p + p, q - p
+
+
+def _exp64(x):
+    r, shifted = _reduced64(x)
+    p, q = _expm1_reduced64(r)
+    y = times_power_of_two(p / q + 1.0, shifted)
     y = where(x < -708.3964185322641, 0.0, y)
     y = where(x > 709.782712893384, float("inf"), y)
     return where(x != x, x, y)
@@ -149,16 +160,12 @@ def _tanh32(x):
 
 
 def _tanh64(x):
-    xx = x * x
-    p = fma(xx, -9.64399179425052238628e-1, -9.92877231001918586564e1)
-    p = fma(p, xx, -1.61468768441708447952e3)
-    q = xx + 1.12811678491632931402e2
-    q = fma(q, xx, 2.23548839060100448583e3)
-    q = fma(q, xx, 4.84406305325125486048e3)
-    near_zero = fma(x * xx, p / q, x)
     size = absolute(x)
-    far = copysign(1.0 - 2.0 / (exp(size + size) + 1.0), x)
-    return where(size < 0.625, near_zero, far)
+    r, shifted = _reduced64(where(size > 22.0, 44.0, size + size))  # beyond, it is 1
+    p, q = _expm1_reduced64(r)
+    power = times_power_of_two(where(x != x, x, 1.0), shifted)
+    y = fma(power, p, (power - 1.0) * q)  # e^2|x| - 1, times q
+    return copysign(y / fma(q, 2.0, y), x)
 
 
 _by_dtype(exp, float32=_exp32, float64=_exp64)
