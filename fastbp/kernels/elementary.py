@@ -70,20 +70,19 @@ def _reduced64(x):
 
 
 @jit
-def _expm1_reduced64(r):
-    """The numerator and denominator of e^r - 1 for |r| <= log(2) / 2."""
+def _rational64(r):
+    """P and Q of e^r - 1 = 2 p / (Q - p) with p = r + r^3 P, for |r| <= log(2) / 2."""
     rr = r * r
-    p = fma(r * rr, fma(rr, 1.26177193074810590878e-4, 3.02994407707441961300e-2), r)
     q = fma(rr, 3.00198505138664455042e-6, 2.52448340349684104192e-3)
     q = fma(q, rr, 2.27265548208155028766e-1)
-    q = fma(q, rr, 2.0)
-    return p + p, q - p
+    return fma(rr, 1.26177193074810590878e-4, 3.02994407707441961300e-2), fma(q, rr, 2.0)
 
 
 def _exp64(x):
     r, shifted = _reduced64(x)
-    p, q = _expm1_reduced64(r)
-    y = times_power_of_two(p / q + 1.0, shifted)
+    p, q = _rational64(r)
+    p = r * fma(p, r * r, 1.0)
+    y = times_power_of_two(fma(p / (q - p), 2.0, 1.0), shifted)
     y = where(x < -708.3964185322641, 0.0, y)
     y = where(x > 709.782712893384, float("inf"), y)
     return where(x != x, x, y)
@@ -162,9 +161,11 @@ def _tanh32(x):
 def _tanh64(x):
     size = absolute(x)
     r, shifted = _reduced64(where(size > 22.0, 44.0, size + size))  # beyond, it is 1
-    p, q = _expm1_reduced64(r)
+    p, q = _rational64(r)
+    p = fma(r * r * r, p, r)
+    q = q - p
     power = times_power_of_two(where(x != x, x, 1.0), shifted)
-    y = fma(power, p, (power - 1.0) * q)  # e^2|x| - 1, times q
+    y = fma(power, p + p, (power - 1.0) * q)  # e^2|x| - 1, times q
     return copysign(y / fma(q, 2.0, y), x)
 
 
