@@ -117,12 +117,12 @@ FITS = """
         lambda words, *who: task(np.asarray(words), *who), n, **options
     )
 
-    def barriers(sizes, m, n_threads):
-        '''How many a mini-batch of m samples passes.'''
-        key = sizes, m, n_threads
+    def barriers(sizes, n, m, n_threads):
+        '''How many an epoch of n samples in mini-batches of m passes.'''
+        key = sizes, n, m, n_threads
         if key not in measured:
             begun = len(made)
-            make(sizes).fit(X[:m], y[:m], batch_size=m, n_threads=n_threads, verbose=False)
+            make(sizes).fit(X[:n], y[:n], batch_size=m, n_threads=n_threads, verbose=False)
             measured[key] = sum(map(passed, made[begun:]))
         return measured[key]
 
@@ -166,8 +166,9 @@ FITS = """
 
         if aborts:  # else it came before or after all mini-batches
             whole, left = divmod(n, batch_size)
-            each = barriers(sizes, min(batch_size, n), n_threads)
-            last = barriers(sizes, left, n_threads) if left and whole else each * bool(left)
+            m = min(batch_size, n)
+            each = barriers(sizes, m, m, n_threads)
+            last = barriers(sizes, m + left, m, n_threads) - each if left and whole else each * bool(left)
             epochs, inside = divmod(sum(map(passed, teams[:-1])) + aborts[0], each * whole + last)
             before = epochs * per_epoch + min(inside // each, whole)
             assert before <= steps <= before + 1, f"{before} mini-batches at the abort, {steps} at the end"

@@ -17,9 +17,9 @@ from fastbp.engine.evaluation import Source, layout_of, multiply_adds
 from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows, halves_are_alike, is_mostly_zero
 from fastbp.engine.team import Task, run_team
-from fastbp.engine.workspace import workspace
+from fastbp.engine.workspace import parts_kept, replicas, workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, REPORT_COLUMNS, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import BLOCK, REPORT_COLUMNS, ROWS_GAP, SLAB, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
 from fastbp.kernels.minibatch import train as train_kernel
 from fastbp.kernels.threads import COMPLETED, STARTED, TEAM_WORDS
@@ -30,8 +30,8 @@ __all__ = ["Run", "divisors", "scales"]
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds that take as long as the update of a weight which no cache holds
 WORK_PER_WEIGHT = 50
-# Parameters of which a gradient for each block of samples is less to move than the blocks' activations and deltas
-PARAMETERS_BY_BLOCKS = 1 << 14
+# Parameters that are updated by every worker in less time than it takes to share them
+PARAMETERS_OF_REPLICAS = 1 << 14
 # Samples of a mini-batch that repay looking for their zeros
 ROWS_WITHOUT_ZEROS = 32
 # Seconds in which threads begin, which they cannot while another runs Python; most do in 0.1 ms
@@ -160,13 +160,17 @@ class Run:
             X.flags.c_contiguous and X.dtype == architecture.dtype and architecture.n_in * X.itemsize % 512 != 0
         )
         gathered = 0 if lies_so else row_stride(architecture.n_in, architecture.dtype.itemsize)
-        rows = min(batch_size, SLAB)
+        n_replicas = min(self.n_workers, -(-batch_size // BLOCK))
+        if n_replicas == 1 or sparse or self.layout.size > PARAMETERS_OF_REPLICAS:
+            n_replicas = 0
+        rows = max(min(batch_size, SLAB), n_replicas * (BLOCK + ROWS_GAP))
+        kept = parts_kept(self.layout, batch_size) if n_replicas else 0
         mostly_zero = rows >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
         self._layers, self._workspace = workspace(
             self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse,
-            by_blocks=self.n_workers > 1 and rows > BLOCK and not sparse and self.layout.size <= PARAMETERS_BY_BLOCKS,
-            mostly_zero=mostly_zero,
+            parts=kept, mostly_zero=mostly_zero,
         )  # fmt: skip
+        self._replicas = replicas(self.parameters, n_replicas, self._workspace.squares.size)
         second = int(self._layers[0, column.SECOND])
         if mostly_zero and not isinstance(X, SparseRows):
             self._layers[0, column.HALVED] = second < architecture.n_in and halves_are_alike(X, second)
@@ -205,8 +209,8 @@ class Run:
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
             self._count = before, words  # the kernel counts: no interrupt comes between a mini-batch and its count
             completed: int = train_kernel(
-                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace, report,
-                words, worker, n_workers,
+                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace,
+                self._replicas, report, words, worker, n_workers,
             )  # fmt: skip
             return completed
 

@@ -7,7 +7,22 @@ import numpy as np
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, CHAINS, COUNTS, STRIP, WORD, Workspace
+from fastbp.kernels.layers import (
+    BLOCK,
+    BLOCKS,
+    CHAINS,
+    COUNTS,
+    GAP,
+    MEASURED_COLUMNS,
+    STRIP,
+    WORD,
+    Parameters,
+    Replicas,
+    Workspace,
+)
+
+# Elements of the gradients of blocks that are kept at a time, if more than those of a slab: what a cache holds
+PARTS_KEPT = 1 << 15
 
 
 def bit_words(layer: np.ndarray) -> int:
@@ -29,7 +44,7 @@ def workspace(
     training: bool,
     sparse: bool = False,
     deltas: bool = True,
-    by_blocks: bool = False,
+    parts: int = 0,
     mostly_zero: bool = False,
 ) -> tuple[np.ndarray, Workspace]:
     """Return the table of layers with its places in the workspace, and buffers for `rows` samples.
@@ -48,8 +63,8 @@ def workspace(
         Whether a sparse X is trained on.
     deltas : bool
         Whether there are targets.
-    by_blocks : bool
-        Whether workers compute gradients of whole blocks of samples, which are added afterwards.
+    parts : int
+        Blocks whose gradients are kept at a time, in each of two places.
     mostly_zero : bool
         Whether the zeros of a dense X are left out.
     """
@@ -59,11 +74,10 @@ def workspace(
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
     layers[0, column.WORDS] = bit_words(layers[0]) if mostly_zero else 0
-    strip = STRIP * 2 * layout.lanes  # of a wide panel
-    part_size = layout.size if by_blocks else 0
-    n_parts = 2 * -(-rows // (2 * BLOCK))
-    strip_rows = n_parts * BLOCK if mostly_zero and rows > BLOCK else rows  # whole blocks of non-zeros are collected
-    strip_size = round_up(strip_rows * STRIP, CACHE_LINE // layout.dtype.itemsize) if training else 0
+    strip = STRIP * 2 * layout.lanes + GAP  # of a wide panel
+    # whole blocks of non-zeros are collected
+    strip_rows = round_up(rows, 2 * BLOCK) if mostly_zero and rows > BLOCK else rows
+    strip_size = round_up(strip_rows * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     # without deltas these are the second chains of the first layer's z
@@ -83,8 +97,25 @@ def workspace(
         cost=np.zeros(rows),
         hits=np.zeros(rows),
         first=aligned_zeros(int(layers[0, column.B]) if sparse else 0, layout.dtype),
-        parts=aligned_zeros(n_parts * part_size, layout.dtype),
-        bias_parts=aligned_zeros(n_parts * part_size, np.float64),
-        part_size=part_size,
+        parts=aligned_zeros(2 * parts * layout.size, layout.dtype),
+        bias_parts=aligned_zeros(2 * parts * layout.size, np.float64),
+        part_size=layout.size,
+        part_costs=np.zeros(2 * parts * MEASURED_COLUMNS),
+        parts_kept=parts,
         squares=aligned_zeros(layout.squares_size if training else 0, layout.dtype),
+    )
+
+
+def parts_kept(layout: Layout, batch_size: int) -> int:
+    """Return how many gradients of blocks are kept at a time: those of a mini-batch, or of as many slabs as may be."""
+    slabs = max(1, PARTS_KEPT // (BLOCKS * layout.size))
+    return min(2 * -(-batch_size // (2 * BLOCK)), slabs * BLOCKS)
+
+
+def replicas(parameters: Parameters, n: int, squares_size: int) -> Replicas:
+    """Return room for n replicas of the parameters."""
+    return Replicas(
+        n=n,
+        parameters=Parameters(*(aligned_zeros(n * (array.size + GAP), array.dtype) for array in parameters)),
+        squares=aligned_zeros(n * (squares_size + GAP), parameters.weights.dtype),
     )

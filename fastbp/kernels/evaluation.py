@@ -52,7 +52,7 @@ def records(weights, call):
         ),
         Workspace(
             a, a, delta, a, a, call, call, NONE, pointer_at(call[BITS], call), index, cost, hits, a, a, cost,
-            NONE, a,
+            NONE, cost, NONE, a,
         ),
     )  # fmt: skip
 

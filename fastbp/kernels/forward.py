@@ -40,6 +40,8 @@ from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import (
     NARROW,
+    SHORT_NARROW,
+    SHORT_WIDE,
     SINGLE,
     TALL_NARROW,
     TALL_WIDE,
@@ -81,6 +83,25 @@ def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, index, z_str
 
 
 @jit
+def sums_by(wide, inputs, begin, end, w, b, second, n_in, z, index, z_stride):
+    """`weighted_sums` of a panel of two registers or one, by tiles that fit the rows."""
+    rows = inputs, begin, end, w, b, second, n_in, z, index, z_stride
+    short, tall = end - begin <= n_rows(SHORT_WIDE, w), fits_tall(w, end - begin)
+    if wide and short:
+        weighted_sums(SHORT_WIDE, *rows)
+    elif wide and tall:
+        weighted_sums(TALL_WIDE, *rows)
+    elif wide:
+        weighted_sums(WIDE, *rows)
+    elif short:
+        weighted_sums(SHORT_NARROW, *rows)
+    elif tall:
+        weighted_sums(TALL_NARROW, *rows)
+    else:
+        weighted_sums(NARROW, *rows)
+
+
+@jit
 def activate_columns(code, z, prime, stride, begin, end, first, last, training):
     """a_j = sigma(z_j) in place of z_j, and sigma'(z_j) where BP2 will multiply by it; neurons first <= j < last."""
     for i in range(begin, end):
@@ -108,19 +129,12 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     elif layer[WORDS]:
         sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end)
     else:
-        tall = fits_tall(w, end - begin)
         for j in range(first, min(last, split), wide):
             panel = w + j * layer[K_PADDED]
-            if tall:
-                weighted_sums(TALL_WIDE, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
-            else:
-                weighted_sums(WIDE, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
+            sums_by(True, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
         for j in range(max(first, split), last, narrow):
             panel = w + j * layer[K_PADDED]
-            if tall:
-                weighted_sums(TALL_NARROW, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
-            else:
-                weighted_sums(NARROW, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
+            sums_by(False, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
 
 
 @jit

@@ -4,8 +4,8 @@ Each element is cut into blocks of at most `BLOCK` samples, each one chain of fu
 added in order. A finished tile, or where samples are few a strip of tiles, updates its parameters at once, from the
 nearest cache.
 
-Where there are few parameters and many samples, each worker computes the gradients of whole blocks, whose activations
-and deltas it has at hand, and they are added afterwards.
+Where each worker has a replica of the parameters, it computes the gradients of whole blocks, whose activations and
+deltas it has at hand, and all workers add those of all blocks afterwards.
 
 The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the
 same k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.layers import (
+    GAP,
     K_PADDED,
     LAYER_COLUMNS,
     N_IN,
@@ -39,7 +40,7 @@ from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.pointers import prefetch
 from fastbp.kernels.shares import is_halved, is_owned, is_single, n_blocks, own_chain, own_neurons, padded_neurons
-from fastbp.kernels.simd import fma, lanes, load, load_wide, no_sum, store, store_rounded, wide_zeros, widen
+from fastbp.kernels.simd import fma, lanes, load, load_first, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
     TALL_NARROW,
@@ -90,15 +91,17 @@ def weight_gradient(shape, inputs, k, end, delta, stride, slab, sums):
 
 
 @jit
-def add_parts(part, part_size, n_parts, fresh, sums, n):
-    """sums[:n] = the sum of the parts of some blocks, or += if not fresh."""
+def add_parts(q, workspace, slab, sums, n):
+    """sums[:n] = the sum of what the blocks of a slab give for the parameters from q on, or += if there were others."""
     outline()
+    size = workspace.part_size
+    part, n_parts = workspace.parts + (slab.part * size + q), n_blocks(slab.m, slab.block)
     for q in range(0, n, lanes(sums)):
         total = load(part + q)
-        if not fresh:
+        if not slab.first:
             total = load(sums + q) + total
         for b in range(1, n_parts):
-            total = total + load(part + (b * part_size + q))
+            total = total + load(part + (b * size + q))
         store(sums + q, total)
 
 
@@ -146,9 +149,9 @@ def transpose_strip(layer, w, k, end, columns, j, wt):
 def place_of(q, parameters, workspace, worker, slab):
     """Where the gradient of the parameters from q on is computed: by the worker in its scratch, unless it is kept."""
     if slab.asked == PART:
-        return workspace.parts + (slab.begin // slab.block * workspace.part_size + q)
+        return workspace.parts + (slab.part * workspace.part_size + q)
     if slab.first and slab.last:
-        return workspace.scratch + worker * (STRIP * n_columns(WIDE, parameters.weights))  # no strip is larger
+        return workspace.scratch + worker * (STRIP * n_columns(WIDE, parameters.weights) + GAP)  # no strip is larger
     return parameters.sums + q
 
 
@@ -158,7 +161,7 @@ def learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper):
     outline()
     q, stride, size = layer[B] + j, layer[STRIDE], workspace.part_size
     delta = workspace.delta + (layer[A] + slab.begin * stride + j)
-    part = workspace.bias_parts + (slab.begin // slab.block * size + q)
+    part = workspace.bias_parts + (slab.part * size + q)
     b, slot_1, slot_2 = parameters.weights + q, parameters.slot_1 + q, parameters.slot_2 + q
     g = place_of(q, parameters, workspace, worker, slab)
     for c in range(0, columns, lanes(delta)):
@@ -173,10 +176,9 @@ def gather_columns(inputs, m, k, n, workspace, worker):
     target = workspace.strips + worker * workspace.strip_size
     there = min(inputs.n - k, n)
     for i in range(m):
-        row = target + i * n
-        copy(inputs.a + (inputs.index[i] * inputs.stride + k), row, there)
-        for c in range(there, n):
-            row[c] = 0
+        source = inputs.a + (inputs.index[i] * inputs.stride + k)
+        for c in range(0, n, lanes(target)):  # the last register reaches into the next row, which is yet to come
+            store(target + (i * n + c), load_first(source + c, there - c))
     return Inputs(target + (-k), workspace.index, n, k + n, inputs.bits)
 
 
@@ -230,7 +232,7 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_1 + q, size)
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
+            add_parts(q, workspace, slab, g, size)
         elif layer[WORDS]:
             at = first - k
             gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
@@ -279,7 +281,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
         q = layer[W] + k
         g = place_of(q, parameters, workspace, worker, slab)
         if slab.asked == SUM:
-            add_parts(workspace.parts + q, workspace.part_size, n_blocks(slab.m, slab.block), slab.first, g, size)
+            add_parts(q, workspace, slab, g, size)
         else:
             a = inputs.a + (inputs.index[0] * inputs.stride + k)
             single_gradient(a, inputs.stride, delta, layer[STRIDE], slab, g)

@@ -53,11 +53,15 @@ MEASURED_COLUMNS = 2  # without an update
 BLOCK = 128  # samples at most in one chain of a gradient; blocks are added in order
 STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
 SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
-SLAB = 8 * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
+BLOCKS = 8  # in a slab
+SLAB = BLOCKS * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
+# Elements, and rows of at least 16 elements, between what two workers write: a page, beyond which no core prefetches.
+# A line that another core has fetched so would have to be claimed back by its writer
+GAP, ROWS_GAP = 1024, 64
 WORD = 64  # inputs whose bits make a number
 CHAINS = 2  # of a z, at most
 BOTH: Any = np.int64(CHAINS)  # of them are asked for, and not one, by its number 0 or 1
-COUNTS = SLAB // BLOCK * STRIP  # inputs of a strip in each block of a slab
+COUNTS = BLOCKS * STRIP  # inputs of a strip in each block of a slab
 
 
 class Parameters(NamedTuple):
@@ -105,6 +109,7 @@ class Slab(NamedTuple):
     first: bool  # whether they begin the mini-batch
     last: bool  # whether they end it
     asked: int  # WHOLE, PART or SUM
+    part: int  # the first of the parts
 
 
 class Workspace(NamedTuple):
@@ -125,8 +130,23 @@ class Workspace(NamedTuple):
     first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
     parts: Any  # gradients of the blocks of a slab
     bias_parts: Any  # float64: those of the biases
-    part_size: int  # elements between the parts of two blocks; 0 where slabs are not divided by blocks
+    part_size: int  # elements between the parts of two blocks
+    part_costs: Any  # float64 (parts, 2): the costs and hits of their samples, summed
+    parts_kept: int  # parts of one mini-batch that lie there: all, or those of some slabs; 0 where there are none
     squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
+
+
+class Replicas(NamedTuple):
+    """The parameters as each worker has them for itself, where they are few and mini-batches large.
+
+    Each adds the parts of all blocks and makes every update, the same: so that once a mini-batch they wait for each
+    other, and only parts move between their cores. The parts of two mini-batches in turn lie at different places, as
+    one worker may be computing the next while another reads.
+    """
+
+    n: int  # the most workers that have them; 0 where all share the parameters
+    parameters: Any  # `Parameters`, of all one after the other
+    squares: Any  # `Workspace.squares`, likewise
 
 
 class Samples(NamedTuple):

@@ -15,12 +15,16 @@ from fastbp.kernels.layers import (
     ACTIVATION,
     BETA_1,
     BETA_2,
+    BLOCK,
+    BLOCKS,
     CHAINS,
     COST,
     EPSILON,
     ETA,
+    GAP,
     HITS,
     LAYER_COLUMNS,
+    MEASURED_COLUMNS,
     MU,
     N_IN,
     N_OUT,
@@ -28,8 +32,8 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
+    ROWS_GAP,
     SCALE,
-    SLAB,
     STEP_COLUMNS,
     STRIDE,
     SUM,
@@ -46,10 +50,18 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, share
-from fastbp.kernels.shares import block_size, n_blocks
+from fastbp.kernels.shares import block_size, is_replicated, n_blocks
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
-from fastbp.kernels.threads import COMPLETED, barrier, flush_subnormals, gather, is_closed, restore_mode
+from fastbp.kernels.threads import (
+    COMPLETED,
+    barrier,
+    barriers_passed,
+    flush_subnormals,
+    gather,
+    is_closed,
+    restore_mode,
+)
 from fastbp.kernels.updates import Hyper
 
 
@@ -113,37 +125,50 @@ def weigh(weights, order, shift, layer, workspace, begin, end):
 
 
 @jit
-def as_pointers(layers, parameters, workspace):
-    """The records as kernels hand them on."""
-    return (
-        Layers(pointer(layers), len(layers)),
-        Parameters(
-            pointer(parameters.weights),
-            pointer(parameters.slot_1),
-            pointer(parameters.slot_2),
-            pointer(parameters.sums),
-            pointer(parameters.transposed),
-        ),
-        Workspace(
-            pointer(workspace.rows),
-            pointer(workspace.a),
-            pointer(workspace.delta),
-            pointer(workspace.scratch),
-            pointer(workspace.strips),
-            pointer(workspace.strip_rows),
-            pointer(workspace.strip_counts),
-            workspace.strip_size,
-            pointer(workspace.bits),
-            pointer(workspace.index),
-            pointer(workspace.cost),
-            pointer(workspace.hits),
-            pointer(workspace.first),
-            pointer(workspace.parts),
-            pointer(workspace.bias_parts),
-            workspace.part_size,
-            pointer(workspace.squares),
-        ),
+def parameters_at(parameters, q, q_transposed):
+    """The parameters as kernels hand them on, from these elements on."""
+    return Parameters(
+        pointer(parameters.weights) + q,
+        pointer(parameters.slot_1) + q,
+        pointer(parameters.slot_2) + q,
+        pointer(parameters.sums) + q,
+        pointer(parameters.transposed) + q_transposed,
     )
+
+
+@jit
+def as_pointers(workspace, parts_kept, squares):
+    """The workspace as kernels hand it on."""
+    return Workspace(
+        pointer(workspace.rows),
+        pointer(workspace.a),
+        pointer(workspace.delta),
+        pointer(workspace.scratch),
+        pointer(workspace.strips),
+        pointer(workspace.strip_rows),
+        pointer(workspace.strip_counts),
+        workspace.strip_size,
+        pointer(workspace.bits),
+        pointer(workspace.index),
+        pointer(workspace.cost),
+        pointer(workspace.hits),
+        pointer(workspace.first),
+        pointer(workspace.parts),
+        pointer(workspace.bias_parts),
+        workspace.part_size,
+        pointer(workspace.part_costs),
+        parts_kept,
+        squares,
+    )
+
+
+@jit
+def copy_parameters(parameters, source, target):
+    """Copy what updates change, between a replica and the parameters that all share; both as pointers."""
+    copy(source.weights, target.weights, len(parameters.weights))
+    copy(source.slot_1, target.slot_1, len(parameters.slot_1))
+    copy(source.slot_2, target.slot_2, len(parameters.slot_2))
+    copy(source.transposed, target.transposed, len(parameters.transposed))
 
 
 @jit
@@ -164,52 +189,78 @@ def gather_rows(samples, inputs, target, begin, end):
 
 
 @jit
+def sum_of(values, begin, end):
+    """The sum of values[begin:end]."""
+    total = 0.0
+    for i in range(begin, end):
+        total += values[i]
+    return total
+
+
+@jit
 def learn(layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers):
     """One mini-batch of the m samples order[0 ... m - 1]; False if the call was aborted before its update."""
     hyper = share(
         Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     )
     non_zeros = non_zeros_of(samples, order, NONE)
-    for start in range(0, m, SLAB):
-        rows = min(m - start, SLAB)
-        first, last = start == 0, start + rows == m
-        begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
-        block = block_size(rows)
+    n_in, x, block = layers.table[N_IN], pointer_at(samples.x, workspace.a), block_size(m)
+    replicated, slab_size, slabs = workspace.parts_kept > 0, BLOCKS * block, n_blocks(workspace.parts_kept, BLOCKS)
+    # who divide rows and parameters with this worker: nobody, where each has a replica
+    member, members = (NONE, ONE) if replicated else (worker, n_workers)
+    start = 0
+    while start < m:
+        rows = min(m - start, slabs * slab_size if replicated else slab_size)
         blocks = n_blocks(rows, block)
-        by_blocks = workspace.part_size > 0 and n_workers > 1 and blocks >= n_workers
-        if by_blocks:
-            begin = blocks * worker // n_workers * block
-            end = min(blocks * (worker + 1) // n_workers * block, rows)
-        slab = share(Slab(0, rows, block, first, last, SUM if by_blocks else WHOLE))
-        n_in = layers.table[N_IN]
-        x = pointer_at(samples.x, workspace.a)
+        begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
+        row, size, pieces, part = begin, end - begin, 1, 0
+        if replicated:
+            begin, end = blocks * worker // n_workers * block, min(blocks * (worker + 1) // n_workers * block, rows)
+            row, size, pieces = worker * (BLOCK + ROWS_GAP), block, n_blocks(end - begin, block)
+            part = barriers_passed(team) % 2 * workspace.parts_kept
         inputs = Inputs(x, order + start, samples.x_stride, n_in, workspace.bits)
-        if samples.gathered:
-            gather_rows(samples, inputs, workspace.rows, begin, end)
-            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, n_in, workspace.bits)
-            if not barrier(team, n_workers):
+        for piece in range(pieces):
+            first = begin + piece * size
+            last_row, here = row + min(end - first, size), order + (start + first - row)
+            inputs = Inputs(x, here, samples.x_stride, n_in, workspace.bits)
+            if samples.gathered:
+                gather_rows(samples, inputs, workspace.rows, row, last_row)
+                inputs = Inputs(workspace.rows, workspace.index, samples.gathered, n_in, workspace.bits)
+                if not replicated and not barrier(team, n_workers):
+                    return False
+            if not forward_together(
+                layers, parameters, inputs, non_zeros, workspace, rows, row, last_row, team, member, members
+            ):
                 return False
-        if not forward_together(
-            layers, parameters, inputs, non_zeros, workspace, rows, begin, end, team, worker, n_workers
-        ):
-            return False
-        output_rows(layers, samples, order + start, NONE, workspace, begin, end)
-        backward(layers, parameters, workspace, begin, end)
-        for row in range(begin, end if by_blocks else begin, block):
-            part = share(Slab(row, min(end - row, block), block, True, False, PART))
-            bits = workspace.bits + row * CHAINS * layers.table[WORDS]
-            here = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
-            gradients(layers, parameters, here, workspace, worker, NONE, ONE, part, hyper, NONE)
+            output_rows(layers, samples, here, NONE, workspace, row, last_row)
+            backward(layers, parameters, workspace, row, last_row)
+            if replicated:
+                number = part + first // block
+                slab = share(Slab(row, last_row - row, block, True, False, PART, number))
+                bits = workspace.bits + row * CHAINS * layers.table[WORDS]
+                of_block = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
+                gradients(layers, parameters, of_block, workspace, worker, member, members, slab, hyper, NONE)
+                said = workspace.part_costs + number * MEASURED_COLUMNS
+                said[COST], said[HITS] = sum_of(workspace.cost, row, last_row), sum_of(workspace.hits, row, last_row)
         if not barrier(team, n_workers):
             return False
-        if non_zeros.sparse:
-            learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
-        gradients(layers, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, non_zeros.sparse)
-        if worker == 0:
-            for i in range(rows):
-                report[COST] += workspace.cost[i]
-                report[HITS] += workspace.hits[i]
-        if not barrier(team, n_workers) and not last:
+        for first in range(0, rows, slab_size):
+            is_first, is_last = start + first == 0, start + first + slab_size >= m
+            asked, m_slab = SUM if replicated else WHOLE, min(rows - first, slab_size)
+            slab = share(Slab(0, m_slab, block, is_first, is_last, asked, part + first // block))
+            if non_zeros.sparse:
+                learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
+            gradients(layers, parameters, inputs, workspace, worker, member, members, slab, hyper, non_zeros.sparse)
+        for b in range(blocks if worker == 0 else 0):
+            if replicated:
+                said = workspace.part_costs + (part + b) * MEASURED_COLUMNS
+                report[COST] += said[COST]
+                report[HITS] += said[HITS]
+            else:
+                report[COST] += sum_of(workspace.cost, b * block, min((b + 1) * block, rows))
+                report[HITS] += sum_of(workspace.hits, b * block, min((b + 1) * block, rows))
+        start += rows
+        if not replicated and not barrier(team, n_workers) and start < m:
             return False
     if worker == 0 and hyper.penalty != 0.0:
         report[NORM] = norm(layers, workspace)
@@ -217,7 +268,9 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
 
 
 @entry
-def train(layers, parameters, samples, order, starts, steps, code, workspace, report, team, worker, n_workers):
+def train(
+    layers, parameters, samples, order, starts, steps, code, workspace, replicas, report, team, worker, n_workers
+):
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
@@ -226,22 +279,31 @@ def train(layers, parameters, samples, order, starts, steps, code, workspace, re
     """
     mode = flush_subnormals()
     done = 0
-    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
-    parameters, workspace = share(parameters), share(workspace)
+    layers = Layers(pointer(layers), len(layers))
+    common, squares = parameters_at(parameters, NONE, NONE), pointer(workspace.squares)
+    own, parts_kept = common, 0
+    if is_replicated(replicas, n_workers):
+        q, q_transposed = worker * (len(parameters.weights) + GAP), worker * (len(parameters.transposed) + GAP)
+        own = parameters_at(replicas.parameters, q, q_transposed)
+        copy_parameters(parameters, common, own)
+        parts_kept, squares = workspace.parts_kept, pointer(replicas.squares) + worker * (len(workspace.squares) + GAP)
+    here, buffers = share(own), share(as_pointers(workspace, parts_kept, squares))
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
-            here, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
+            samples_of, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
             step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
             # once closed, another worker may still be reading what the next forward pass would overwrite
             if is_closed(words):
                 break
             if step[SCALE] > 0.0 and not learn(
-                layers, parameters, samples, here, m, step, code, workspace, said, words, worker, n_workers
+                layers, here, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers
             ):
                 break
             done += 1
     if worker == 0:
+        if is_replicated(replicas, n_workers):
+            copy_parameters(parameters, own, common)
         words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done

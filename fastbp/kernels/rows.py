@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastbp.kernels.simd import Mask, Vector, emit_load, emit_splat, emit_store
+from fastbp.kernels.simd import Mask, Vector, emit_load, emit_masked_load, emit_splat, emit_store
 
 _I32 = ir.IntType(32)
 
@@ -130,19 +129,12 @@ def gather4x4(typingctx, p, n, index, shift, stride, i, last):
         row = ir.VectorType(context.get_value_type(dtype), 4)
         numbers = ir.VectorType(ir.IntType(64), 4)
         wanted = builder.icmp_signed("<", ir.Constant(numbers, list(range(4))), emit_splat(builder, n, numbers))
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(row, [row.as_pointer(), _I32, wanted.type, row]),
-            f"llvm.masked.load.v4f{dtype.bitwidth}.p0",
-        )
-        aligned = ir.Constant(_I32, dtype.bitwidth // 8)
 
         def emit(rows):
             quarters = []
             for r in rows:
                 sample = builder.add(builder.load(builder.gep(first, [r])), shift)
-                place = builder.bitcast(builder.gep(p, [builder.mul(sample, stride)]), row.as_pointer())
-                quarters.append(builder.call(function, [place, aligned, wanted, ir.Constant(row, None)]))
+                quarters.append(emit_masked_load(builder, builder.gep(p, [builder.mul(sample, stride)]), wanted, row))
             return _side_by_side(builder, quarters)
 
         return _by_rows(builder, i, last, emit, 4)

@@ -64,6 +64,12 @@ def own_chain(rows, worker, n_workers):
 
 
 @jit
+def is_replicated(replicas, n_workers):
+    """Whether each worker has its own replica of the parameters."""
+    return 1 < n_workers <= replicas.n
+
+
+@jit
 def is_single(layer):
     """Whether it is a layer without panels, whose only neuron's weights lie side by side."""
     return layer[PANELS] + layer[NARROW] == 0

@@ -116,6 +116,18 @@ def emit_call(builder, name, *args):
     return builder.call(function, args)
 
 
+def emit_masked_load(builder, pointer, wanted, vector):
+    """Load those lanes that are wanted, and 0 for the others, whose places are not touched."""
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(vector, [vector.as_pointer(), _I32, wanted.type, vector]),
+        f"llvm.masked.load.v{vector.count}{'f32' if str(vector.element) == 'float' else 'f64'}.p0",
+    )
+    aligned = ir.Constant(_I32, _ITEMSIZE[str(vector.element)])
+    place = builder.bitcast(pointer, vector.as_pointer())
+    return builder.call(function, [place, aligned, wanted, ir.Constant(vector, None)])
+
+
 # Loads and stores
 
 
@@ -147,6 +159,21 @@ def load(typingctx, p):
 def load1(typingctx, p):
     """One lane."""
     return _load(p, 1)
+
+
+@intrinsic
+def load_first(typingctx, p, n):
+    """One hardware register of which only the first n lanes are read; the others are 0."""
+    vector_type = Vector(p.dtype, lanes_of(p.dtype.bitwidth // 8))
+
+    def codegen(context, builder, sig, args):
+        vector = context.get_value_type(vector_type)
+        numbers = ir.VectorType(ir.IntType(64), vector.count)
+        lane = ir.Constant(numbers, list(range(vector.count)))
+        wanted = builder.icmp_signed("<", lane, emit_splat(builder, args[1], numbers))
+        return emit_masked_load(builder, args[0], wanted, vector)
+
+    return vector_type(p, types.int64), codegen
 
 
 @intrinsic

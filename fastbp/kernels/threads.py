@@ -193,6 +193,13 @@ def barrier(team, n_workers):
 
 
 @jit
+def barriers_passed(team):
+    """How many barriers the workers have passed: the same for all between two of them."""
+    generation = _read(team, GENERATION)
+    return generation if generation >= 0 else -generation - 1
+
+
+@jit
 def is_closed(team):
     """Whether the workers have stopped meeting each other."""
     return _read(team, GENERATION) < 0

@@ -6,8 +6,9 @@ A `Tile` is rows x vectors of hardware lanes. The three products of backpropagat
 The shape of a tile is part of its type: a `Shape` is a constant inside kernels. `WIDE` has two vectors, `NARROW` one,
 used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
 target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
-`TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SINGLE` has one lane, for a
-layer's only neuron. Where zeros are left out (zeros.py) the rows of a tile are panels.
+`TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SHORT_WIDE` and `SHORT_NARROW`
+are for few samples; `SINGLE` has one lane, for a layer's only neuron. Where zeros are left out (zeros.py) the rows of
+a tile are panels.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Shape:
 
 _ROWS = 8 if many_registers() else 5
 _NARROW_ROWS = 8 if many_registers() else 10
-_TALL_ROWS = 10
+_TALL_ROWS, _SHORT_ROWS = 10, 5
 WIDE, NARROW, SINGLE = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1), Shape(8, 1, single=True)
 TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
 TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
+SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
 PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
 
 
