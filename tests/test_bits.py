@@ -105,11 +105,14 @@ def test_any_number_of_threads(processes: Processes, dtype: str, n_threads: int)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("sizes", "batch_size"),
-    [([4, 32, 16, 4], 1500), ([10, 16, 1], 520), ([3, 5, 1, 7, 2], 257), ([33, 40, 3], 1024), ([5, 300, 2], 800)],
+    [
+        ([4, 32, 16, 4], 1500), ([10, 16, 1], 520), ([3, 5, 1, 7, 2], 257), ([33, 40, 3], 1024), ([5, 300, 2], 800),
+        ([4, 32, 16, 4], 6000), ([300, 20, 3], 400),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_whoever_computes_a_block_of_samples(sizes: list[int], batch_size: int, dtype: str) -> None:
-    """Workers take whole blocks where there are few parameters; they are added in order."""
+    """Workers with replicas of the parameters take whole blocks, which each of them adds in order."""
     problem = draw(np.random.default_rng(32), sizes, 2 * batch_size + 77, hidden="tanh", dtype=dtype)
     for optimizer in fastbp.SGD(0.1), fastbp.Adam(0.01):
         results = []
@@ -121,6 +124,22 @@ def test_whoever_computes_a_block_of_samples(sizes: list[int], batch_size: int, 
             )  # fmt: skip
             results.append([array.tobytes() for array in (*network.weights, *network.biases)] + history.loss)
         assert results[1:] == results[:1] * 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", ["zeros", "columns", "narrow"])
+def test_replicas_of_any_input(form: str, dtype: str) -> None:
+    """The last mini-batch has fewer blocks than there are workers; in others some have one more than others."""
+    rng = np.random.default_rng(33)
+    problem = draw(rng, [300, 20, 3], 2 * 640 + 50, hidden="relu", dtype=dtype)
+    X = problem.X * (rng.random(problem.X.shape) < 0.2) if form == "zeros" else problem.X.astype(np.float32)
+    X = np.asfortranarray(X) if form == "columns" else X
+    results = []
+    for n_threads in 1, 2, 3, 4:
+        network = problem.network(seed=4)
+        history = network.fit(X, problem.y, epochs=2, batch_size=640, verbose=False, n_threads=n_threads)
+        results.append([array.tobytes() for array in (*network.weights, *network.biases)] + history.loss)
+    assert results[1:] == results[:1] * 3
 
 
 def test_reruns() -> None:

@@ -12,7 +12,7 @@ from fastbp.engine.memory import CACHE_LINE, aligned_zeros
 from fastbp.engine.parameters import Layout, round_up, row_stride
 from fastbp.kernels import layers as column
 from fastbp.kernels.simd import lanes_of
-from fastbp.kernels.tiles import NARROW, WIDE
+from fastbp.kernels.tiles import NARROW, WIDE, turned_rows
 
 DTYPES = ["float32", "float64"]
 WIDEST = 2 * lanes_of(4)
@@ -54,12 +54,12 @@ def transposed_places(layout, l):
     """Return where w_jk stands in the transposed panels: those of neurons k, two registers side by side, j by j."""
     layer, lanes = layout.layers[l], layout.lanes
     n_in, n_out = int(layer[column.N_IN]), int(layer[column.N_OUT])
-    registers = round_up(n_in, lanes) // lanes
+    registers, rows = round_up(n_in, lanes) // lanes, 1 if n_out == 1 else round_up(n_out, lanes)
     w = np.empty((n_out, n_in), np.int64)
     for k in range(n_in):
         panel = k // (2 * lanes)
         width = min(2, registers - 2 * panel) * lanes
-        w[:, k] = layer[column.WT] + panel * 2 * lanes * n_out + np.arange(n_out) * width + (k - panel * 2 * lanes)
+        w[:, k] = layer[column.WT] + panel * 2 * lanes * rows + np.arange(n_out) * width + (k - panel * 2 * lanes)
     return w
 
 
@@ -128,7 +128,10 @@ def test_the_table_of_layers(sizes, dtype):
         if is_single:
             assert layer[column.K_PADDED] % (2 * layout.lanes) == 0
         else:
-            assert layer[column.K_PADDED] % NARROW.rows == layer[column.K_PADDED] % WIDE.rows == 0
+            assert all(
+                layer[column.K_PADDED] >= round_up(n_in, rows)
+                for rows in (NARROW.rows, WIDE.rows, turned_rows(layout.lanes))
+            )
         end = layer[column.B] + registers * layout.lanes
         width = 1 if is_single else registers * layout.lanes
         assert layer[column.B] >= layer[column.W] + width * layer[column.K_PADDED]

@@ -18,7 +18,7 @@ from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, STRIP, Parameters
 from fastbp.kernels.simd import lanes_of
-from fastbp.kernels.tiles import NARROW, WIDE
+from fastbp.kernels.tiles import NARROW, WIDE, turned_rows
 
 Floats = NDArray[Any]
 # Inputs of X from which on a z is the sum of two chains, so that two workers can divide weights and X
@@ -64,7 +64,7 @@ class Layout:
             panels, narrow = divmod(registers, 2)
             if registers == 2 and 2 * lanes > 16:  # so that two workers can share the layer
                 panels, narrow = 0, 2
-            padded = round_up(n_in, max(WIDE.rows, NARROW.rows))
+            padded = max(round_up(n_in, rows) for rows in (WIDE.rows, NARROW.rows, turned_rows(lanes)))
             width = registers * lanes
             if l > 0 and n_out == 1:
                 panels, narrow, padded, width = 0, 0, round_up(n_in, 2 * lanes), 1
@@ -80,7 +80,7 @@ class Layout:
             layer[column.WT] = -1
             if l > 0:
                 layer[column.WT] = self.transposed_size
-                self.transposed_size += round_up(round_up(n_in, lanes) * n_out, aligned)
+                self.transposed_size += round_up(round_up(n_in, lanes) * width, aligned)
             layer[column.STRIDE] = row_stride(n_out, itemsize)
             self.row_size += int(layer[column.STRIDE])
             layer[column.SQUARES] = self.squares_size
@@ -148,11 +148,12 @@ class Layout:
             n_out, n_in = w.shape
             start = int(layer[column.WT])
             registers = -(-n_in // self.lanes)
+            rows = 1 if n_out == 1 else round_up(n_out, self.lanes)
             for k in range(0, n_in, 2 * self.lanes):
                 width = min(2 * self.lanes, registers * self.lanes - k)
-                panel = flat[start + k * n_out : start + (k + width) * n_out].reshape(n_out, width)
+                panel = flat[start + k * rows : start + (k + width) * rows].reshape(rows, width)
                 part = w[:, k : k + width]
-                panel[:, : part.shape[1]] = part
+                panel[:n_out, : part.shape[1]] = part
         return flat
 
     def parameters(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, STRIDE, WT, A
+from fastbp.kernels.shares import transposed_rows
 from fastbp.kernels.simd import lanes
-from fastbp.kernels.tiles import NARROW, WIDE, multiply_rows, n_columns, n_rows, outer, row_offsets, zeros
+from fastbp.kernels.tiles import NARROW, WIDE, multiply_rows, n_columns, n_rows, near_offsets, outer, zeros
 
 
 @jit
-def propagate(shape, delta_above, stride_above, index, begin, end, wt, n_above, delta, stride):
+def propagate(shape, delta_above, stride_above, begin, end, wt, n_above, delta, stride):
     """delta_ij = sigma'(z_ij) sum_k w_kj delta_ik for rows begin <= i < end and the neurons j of one transposed panel.
 
     delta_above (rows, n_above) at i stride_above; wt one panel: w_kj of its neurons j side by side, k by k;
@@ -17,28 +18,28 @@ def propagate(shape, delta_above, stride_above, index, begin, end, wt, n_above, 
     """
     columns = n_columns(shape, wt)
     for i in range(begin, end, n_rows(shape, wt)):
-        above = row_offsets(shape, wt, index, stride_above, i, end - 1)
+        above, above_rows = delta_above + i * stride_above, near_offsets(shape, wt, stride_above, end - 1 - i)
         tile = zeros(shape, wt)
         for k in range(n_above):
-            tile = outer(tile, delta_above + k, above, wt + k * columns)
-        multiply_rows(delta, row_offsets(shape, wt, index, stride, i, end - 1), tile)
+            tile = outer(tile, above + k, above_rows, wt + k * columns)
+        multiply_rows(delta + i * stride, near_offsets(shape, wt, stride, end - 1 - i), tile)
 
 
 @jit
 def backward(layers, parameters, workspace, begin, end):
     """The deltas of all hidden layers, for rows begin <= i < end."""
-    transposed, deltas, index = parameters.transposed, workspace.delta, workspace.index
+    transposed, deltas = parameters.transposed, workspace.delta
     wide, narrow = n_columns(WIDE, transposed), lanes(transposed)
     for l in range(layers.n - 1, 0, -1):
         above, below = layers.table + l * LAYER_COLUMNS, layers.table + (l - 1) * LAYER_COLUMNS
         delta_above, stride_above, n_above = deltas + above[A], above[STRIDE], above[N_OUT]
         wt, delta, stride = transposed + above[WT], deltas + below[A], below[STRIDE]
-        n = above[N_IN]
+        n, rows = above[N_IN], transposed_rows(above, transposed)
         j = 0
         while n - j > narrow:
-            panel = wt + j * n_above
-            propagate(WIDE, delta_above, stride_above, index, begin, end, panel, n_above, delta + j, stride)
+            panel = wt + j * rows
+            propagate(WIDE, delta_above, stride_above, begin, end, panel, n_above, delta + j, stride)
             j += wide
         if j < n:
-            panel = wt + j * n_above
-            propagate(NARROW, delta_above, stride_above, index, begin, end, panel, n_above, delta + j, stride)
+            panel = wt + j * rows
+            propagate(NARROW, delta_above, stride_above, begin, end, panel, n_above, delta + j, stride)

@@ -20,13 +20,14 @@ from fastbp.kernels.layers import (
     SECOND,
     STRIDE,
     WORDS,
+    WT,
     A,
     B,
     Inputs,
     W,
 )
 from fastbp.kernels.memory import copy
-from fastbp.kernels.pointers import pointer_at
+from fastbp.kernels.pointers import pointer_at, prefetch_to_read
 from fastbp.kernels.shares import (
     is_halved,
     is_owned,
@@ -51,6 +52,7 @@ from fastbp.kernels.tiles import (
     load_rows,
     n_columns,
     n_rows,
+    near_offsets,
     outer,
     repeat,
     row_offsets,
@@ -59,33 +61,39 @@ from fastbp.kernels.tiles import (
 )
 from fastbp.kernels.zeros import add_chains, sums_without_zeros
 
+# Inputs of X in a row whose end the core does not see coming: it fetches longer rows ahead by itself
+FETCHED_WIDTH = 256
+
 
 @jit
-def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, index, z_stride):
+def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, z_stride, fetched):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and the neurons j of one panel.
 
     w one panel; b, z at the panel's first neuron; z (rows, ...) at i z_stride.
-    Each z_ij is a chain of fused multiply-adds over k < second and one over the others, whatever the tile.
+    Each z_ij is a chain of fused multiply-adds over k < second and one over the others, whatever the tile. The first
+    `fetched` inputs of the next tile's rows are asked for.
     """
     columns = n_columns(shape, w)
     for i in range(begin, end, n_rows(shape, w)):
-        x_rows = row_offsets(shape, w, inputs.index, inputs.stride, i, end - 1)
-        z_rows = row_offsets(shape, w, index, z_stride, i, end - 1)
+        x_rows = row_offsets(shape, w, inputs.index + i, inputs.stride, end - 1 - i)
+        for r in range(i + n_rows(shape, w), min(i + 2 * n_rows(shape, w), end) if fetched else 0):
+            prefetch_to_read(inputs.a + inputs.index[r] * inputs.stride, fetched)
+        z_i, z_rows = z + i * z_stride, near_offsets(shape, w, z_stride, end - 1 - i)
         first_k, last_k = 0, second
         while first_k < n_in:
             tile = repeat(shape, b) if first_k == 0 else zeros(shape, b)
             for k in range(first_k, last_k):
                 tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
             if first_k > 0:
-                tile = add(load_rows(shape, z, z_rows), tile)
-            store_rows(z, z_rows, tile)
+                tile = add(load_rows(shape, z_i, z_rows), tile)
+            store_rows(z_i, z_rows, tile)
             first_k, last_k = last_k, n_in
 
 
 @jit
-def sums_by(wide, inputs, begin, end, w, b, second, n_in, z, index, z_stride):
+def sums_by(wide, inputs, begin, end, w, b, second, n_in, z, z_stride, fetched):
     """`weighted_sums` of a panel of two registers or one, by tiles that fit the rows."""
-    rows = inputs, begin, end, w, b, second, n_in, z, index, z_stride
+    rows = inputs, begin, end, w, b, second, n_in, z, z_stride, fetched
     short, tall = end - begin <= n_rows(SHORT_WIDE, w), fits_tall(w, end - begin)
     if wide and short:
         weighted_sums(SHORT_WIDE, *rows)
@@ -118,23 +126,24 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
 
     All neurons where zeros are left out.
     """
-    n_in, second, stride, index = layer[N_IN], layer[SECOND], layer[STRIDE], workspace.index
+    n_in, second, stride = layer[N_IN], layer[SECOND], layer[STRIDE]
     w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
     wide, narrow = n_columns(WIDE, w), lanes(w)
     split = layer[PANELS] * wide
+    fetched = n_in if layer[WT] < 0 and n_in <= FETCHED_WIDTH else 0
     if sparse:
         sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
     elif is_single(layer):
-        weighted_sums(SINGLE, inputs, begin, end, w, b, second, n_in, z, index, stride)
+        weighted_sums(SINGLE, inputs, begin, end, w, b, second, n_in, z, stride, 0)
     elif layer[WORDS]:
         sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end)
     else:
         for j in range(first, min(last, split), wide):
             panel = w + j * layer[K_PADDED]
-            sums_by(True, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
+            sums_by(True, inputs, begin, end, panel, b + j, second, n_in, z + j, stride, fetched if j == first else 0)
         for j in range(max(first, split), last, narrow):
             panel = w + j * layer[K_PADDED]
-            sums_by(False, inputs, begin, end, panel, b + j, second, n_in, z + j, index, stride)
+            sums_by(False, inputs, begin, end, panel, b + j, second, n_in, z + j, stride, fetched if j == first else 0)
 
 
 @jit

@@ -39,7 +39,16 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.pointers import prefetch
-from fastbp.kernels.shares import is_halved, is_owned, is_single, n_blocks, own_chain, own_neurons, padded_neurons
+from fastbp.kernels.shares import (
+    is_halved,
+    is_owned,
+    is_single,
+    n_blocks,
+    own_chain,
+    own_neurons,
+    padded_neurons,
+    transposed_rows,
+)
 from fastbp.kernels.simd import fma, lanes, load, load_first, load_wide, no_sum, store, store_rounded, wide_zeros, widen
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
@@ -129,20 +138,13 @@ def bias_gradient(delta, stride, part, part_size, slab, sums):
 def transpose_strip(layer, w, k, end, columns, j, wt):
     """Copy w_jk of a strip of inputs k, ..., end - 1 and one panel from neuron j on into the transposed panels."""
     outline()
-    narrow, block, n_in = lanes(w), n_turned(w), layer[N_IN]
-    n = min(columns, layer[N_OUT] - j)
-    for k_here in range(k, end, block):
+    narrow, n_in, rows = lanes(w), layer[N_IN], transposed_rows(layer, w)
+    for k_here in range(k, end, n_turned(w)):
         panel = k_here // (2 * narrow) * (2 * narrow)
         width = 2 * narrow if n_in - panel > narrow else narrow
-        row = w + (k_here - k) * columns
-        column = wt + (panel * layer[N_OUT] + k_here - panel + j * width)
-        for c in range(0, n, narrow):
-            if k_here + block <= end and c + narrow <= n:
-                turn(row + c, columns, column + c * width, width)
-            else:
-                for r in range(min(block, end - k_here)):
-                    for q in range(c, min(c + narrow, n)):
-                        column[q * width + r] = row[r * columns + q]
+        row, column = w + (k_here - k) * columns, wt + (panel * rows + k_here - panel + j * width)
+        for c in range(0, columns, narrow):
+            turn(row + c, columns, column + c * width, width)
 
 
 @jit

@@ -49,7 +49,7 @@ from fastbp.kernels.layers import (
 from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
-from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, share
+from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
 from fastbp.kernels.shares import block_size, is_replicated, n_blocks
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
@@ -64,6 +64,8 @@ from fastbp.kernels.threads import (
 )
 from fastbp.kernels.updates import Hyper
 
+FETCHED_INPUTS = 4096  # of a mini-batch, at most, that are asked for while the one before is computed
+
 
 @jit
 def targets(samples, sample, label_pointer, y, n):
@@ -74,6 +76,22 @@ def targets(samples, sample, label_pointer, y, n):
         y[pointer_at(samples.y, label_pointer)[sample]] = 1
     else:
         copy(pointer_at(samples.y, y) + sample * samples.y_stride, y, n)
+
+
+@jit
+def fetch_samples(layers, samples, order, m, like, worker, n_workers):
+    """Ask for the targets of a worker's rows of a mini-batch to come, and for their inputs if those are few."""
+    outline()
+    n_in, n_out = layers.table[N_IN], layers.table[(layers.n - 1) * LAYER_COLUMNS + N_OUT]
+    x, y, labels = pointer_at(samples.x, like), pointer_at(samples.y, like), pointer_at(samples.y, order)
+    few = m * n_in <= FETCHED_INPUTS and samples.x_step == 1 and samples.begins == 0 and samples.narrow == 0
+    for i in range(m * worker // n_workers, m * (worker + 1) // n_workers):
+        if few:
+            prefetch_to_read(x + order[i] * samples.x_stride, n_in)
+        if samples.y_stride == 0:
+            prefetch_to_read(labels + order[i], 1)
+        else:
+            prefetch_to_read(y + order[i] * samples.y_stride, n_out)
 
 
 @jit
@@ -241,7 +259,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
                 of_block = Inputs(inputs.a, inputs.index + row, inputs.stride, n_in, bits)
                 gradients(layers, parameters, of_block, workspace, worker, member, members, slab, hyper, NONE)
                 said = workspace.part_costs + number * MEASURED_COLUMNS
-                said[COST], said[HITS] = sum_of(workspace.cost, row, last_row), sum_of(workspace.hits, row, last_row)
+                said[COST] = sum_of(workspace.cost, row, last_row)
+                said[HITS] = sum_of(workspace.hits, row, last_row if samples.classify else row)
         if not barrier(team, n_workers):
             return False
         for first in range(0, rows, slab_size):
@@ -258,7 +277,8 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
                 report[HITS] += said[HITS]
             else:
                 report[COST] += sum_of(workspace.cost, b * block, min((b + 1) * block, rows))
-                report[HITS] += sum_of(workspace.hits, b * block, min((b + 1) * block, rows))
+                if samples.classify:
+                    report[HITS] += sum_of(workspace.hits, b * block, min((b + 1) * block, rows))
         start += rows
         if not replicated and not barrier(team, n_workers) and start < m:
             return False
@@ -296,6 +316,9 @@ def train(
             # once closed, another worker may still be reading what the next forward pass would overwrite
             if is_closed(words):
                 break
+            if s + 1 < len(steps) and starts[s + 2] - starts[s + 1] <= BLOCK:
+                following, m_following = pointer(order) + starts[s + 1], starts[s + 2] - starts[s + 1]
+                fetch_samples(layers, samples, following, m_following, here.weights, worker, n_workers)
             if step[SCALE] > 0.0 and not learn(
                 layers, here, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers
             ):

@@ -84,6 +84,12 @@ def padded_neurons(layer, weights):
 
 
 @jit
+def transposed_rows(layer, weights):
+    """Neurons of a transposed panel: a layer's own with those that fill up its last panel."""
+    return 1 if is_single(layer) else padded_neurons(layer, weights)
+
+
+@jit
 def own_neurons(layer, weights, worker, n_workers):
     """The neurons first <= j < last of an owned layer, filled up, that a worker owns."""
     unit, n = _unit(layer, weights), padded_neurons(layer, weights)

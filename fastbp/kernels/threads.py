@@ -176,6 +176,9 @@ def barrier(team, n_workers):
     if generation < 0:
         return False
     closed = -generation - 1
+    if n_workers == 1:  # nobody else writes the word
+        team[GENERATION] = closed if _read(team, ABORT) else generation + 1
+        return team[GENERATION] != closed
     if _add(team, ARRIVED, 1) == n_workers - 1:
         _add(team, ARRIVED, -n_workers)
         following = closed if _read(team, ABORT) else generation + 1

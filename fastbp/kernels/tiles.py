@@ -171,24 +171,50 @@ def _offsets(shape, p, codegen_row):
     return offsets_type, codegen
 
 
-def _clamped(builder, start, r, last):
-    index = builder.add(start, ir.Constant(start.type, r))
-    return builder.select(builder.icmp_signed("<", index, last), index, last)
+def _place_rows(shape, p, place):
+    """Offsets of the rows r = 0, 1, ... by place(builder, r, *args); beyond `last`, the last argument, that row's."""
+    tile_type = _tile_type(shape, p)
+    offsets_type = types.UniTuple(types.intp, tile_type.rows)
+
+    def codegen(context, builder, sig, args):
+        *args, last = args[2:]
+        rows = [ir.Constant(last.type, r) for r in range(tile_type.rows)]
+        with builder.if_else(builder.icmp_signed("<=", rows[-1], last), likely=True) as (whole, sticking_out):
+            with whole:
+                all_there, whole_block = [place(builder, r, *args) for r in rows], builder.block
+            with sticking_out:
+                there = [builder.select(builder.icmp_signed("<=", r, last), r, last) for r in rows]
+                some, some_block = [place(builder, r, *args) for r in there], builder.block
+        offsets = []
+        for value, other in zip(all_there, some, strict=True):
+            offset = builder.phi(last.type)
+            offset.add_incoming(value, whole_block)
+            offset.add_incoming(other, some_block)
+            offsets.append(offset)
+        return context.make_tuple(builder, offsets_type, offsets)
+
+    return offsets_type, codegen
 
 
 @intrinsic
-def row_offsets(typingctx, shape, p, index, stride, i, last):
-    """Where the samples i, i + 1, ... of a tile begin: index[min(i + r, last)] stride.
+def row_offsets(typingctx, shape, p, index, stride, last):
+    """Where the rows r = 0, 1, ... of a tile begin: index[min(r, last)] stride.
 
     A tile that sticks out computes the last sample again, to the same bits.
     """
 
-    def row(builder, r, index, stride, i, last):
-        sample = builder.load(builder.gep(index, [_clamped(builder, i, r, last)]))
-        return builder.mul(sample, stride)
+    def place(builder, r, index, stride):
+        return builder.mul(builder.load(builder.gep(index, [r])), stride)
 
-    offsets_type, codegen = _offsets(shape, p, row)
-    return offsets_type(shape, p, Pointer(types.int64), types.intp, types.intp, types.intp), codegen
+    offsets_type, codegen = _place_rows(shape, p, place)
+    return offsets_type(shape, p, Pointer(types.int64), types.intp, types.intp), codegen
+
+
+@intrinsic
+def near_offsets(typingctx, shape, p, stride, last):
+    """The same of rows that follow each other: min(r, last) stride."""
+    offsets_type, codegen = _place_rows(shape, p, lambda builder, r, stride: builder.mul(r, stride))
+    return offsets_type(shape, p, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -326,15 +352,15 @@ def multiply_rows(typingctx, p, offsets, tile):
     return _store_rows(p, offsets, tile, finish)
 
 
-def _turned_rows(p):
+def turned_rows(lanes: int) -> int:
     """Rows of a block that is turned: a part of each strip and panel."""
-    return min(8, lanes_of(p.dtype.bitwidth // 8))
+    return min(8, lanes)
 
 
 @intrinsic
 def n_turned(typingctx, p):
     """Rows of the blocks that `turn` transposes; their columns are p's lanes."""
-    n = _turned_rows(p)
+    n = turned_rows(lanes_of(p.dtype.bitwidth // 8))
 
     def codegen(context, builder, sig, args):
         return context.get_constant(types.intp, n)
@@ -345,7 +371,8 @@ def n_turned(typingctx, p):
 @intrinsic
 def turn(typingctx, p, stride, out, out_stride):
     """out[c, r] = p[r, c] for one block: rows at r stride, which become columns, and columns at c out_stride."""
-    rows, lanes = _turned_rows(p), lanes_of(p.dtype.bitwidth // 8)
+    lanes = lanes_of(p.dtype.bitwidth // 8)
+    rows = turned_rows(lanes)
 
     def shuffled(builder, x, y, lanes_taken):
         return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes_taken)), lanes_taken))
