@@ -29,79 +29,98 @@ from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     BETA_1,
     BETA_2,
+    CHAINS,
     EPSILON,
     ETA,
     LAYER_COLUMNS,
     MU,
     N_IN,
+    PART,
     PENALTY,
     REPORT_COLUMNS,
     SCALE,
     SLAB,
     STRIDE,
+    SUM,
     WHOLE,
+    WORDS,
     A,
     Inputs,
     Layers,
     Slab,
 )
-from fastbp.kernels.minibatch import as_pointers, learn, non_zeros_of, output_rows
+from fastbp.kernels.minibatch import learn, non_zeros_of, output_rows, own_records
 from fastbp.kernels.pointers import pointer, pointer_at, share
-from fastbp.kernels.shares import block_size, padded_neurons
+from fastbp.kernels.shares import block_size, n_blocks, own_rows, padded_neurons
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 
 FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, BARRIER, MINIBATCH = range(7)
-NAMES = ["forward", "activation", "output and loss", "delta", "gradient and update", "2 barriers", "mini-batch"]
+NAMES = ["forward", "activation", "output and loss", "delta", "gradient and update", "barriers", "mini-batch"]
 LEAST_SECONDS = 0.02  # of one measurement: a team starts in less than a hundredth of it
 ROUNDS = 5
 
 
 @numba.njit(**OPTIONS)
 def perform(
-    part, l, layers, parameters, samples, order, m, step, code, workspace, report, team, worker, n_workers, times
-):
+    part, l, layers, parameters, samples, order, m, step, code, workspace, replicas, report, team, worker, n_workers,
+    times
+):  # fmt: skip
     """One worker's share of one part, of layer l, for the mini-batches order[: m], order[m : 2 m], ... in turn."""
     mode = flush_subnormals()
-    layers, parameters, workspace = as_pointers(layers, parameters, workspace)
+    layers = Layers(pointer(layers), len(layers))
+    parameters, workspace = own_records(parameters, workspace, replicas, worker, n_workers)
     parameters, workspace = share(parameters), share(workspace)
     words, n_minibatches = pointer(team), len(order) // m
     hyper = share(
         Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     )
     non_zeros = non_zeros_of(samples, pointer(order), 0)
-    begin, end = m * worker // n_workers, m * (worker + 1) // n_workers
+    replicated, block = workspace.parts_kept > 0, block_size(m)
+    begin, end, size, row = own_rows(m, block, replicated, worker, n_workers)
+    pieces = n_blocks(end - begin, block) if replicated else 1
+    member, members = (0, 1) if replicated else (worker, n_workers)
     layer = layers.table + l * LAYER_COLUMNS
-    one = Layers(layer, 1)
+    one, x = Layers(layer, 1), pointer_at(samples.x, workspace.a)
     gather(words, n_workers)
     for i in range(times):
-        here = pointer(order) + i % n_minibatches * m
-        inputs = Inputs(pointer_at(samples.x, workspace.a), here, samples.x_stride, layer[N_IN], workspace.bits)
-        if l > 0:
-            below = layer + -LAYER_COLUMNS
-            inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN], workspace.bits)
-        elif samples.gathered:
-            inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN], workspace.bits)
-        if part == FORWARD:
-            forward_together(
-                one, parameters, inputs, non_zeros, workspace, m, begin, end, words, worker, n_workers
-            )  # fmt: skip
-        elif part == ACTIVATION:
-            activate_layer(layer, workspace, begin, end, 0, padded_neurons(layer, parameters.weights), True)
-        elif part == OUTPUT:
-            output_rows(layers, samples, here, 0, workspace, begin, end)
-        elif part == DELTA:
-            backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, begin, end)
-        elif part == GRADIENT:
-            slab = share(Slab(0, m, block_size(m), True, True, WHOLE))
-            gradients(one, parameters, inputs, workspace, worker, worker, n_workers, slab, hyper, 0)
+        inputs = Inputs(x, pointer(order), samples.x_stride, layer[N_IN], workspace.bits)
+        for piece in range(pieces):
+            first = begin + piece * size
+            last_row = row + min(end - first, size)
+            here = pointer(order) + (i % n_minibatches * m + first - row)
+            inputs = Inputs(x, here, samples.x_stride, layer[N_IN], workspace.bits)
+            if l > 0:
+                below = layer + -LAYER_COLUMNS
+                inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN], workspace.bits)
+            elif samples.gathered:
+                inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN], workspace.bits)
+            if part == FORWARD:
+                forward_together(
+                    one, parameters, inputs, non_zeros, workspace, m, row, last_row, words, member, members
+                )  # fmt: skip
+            elif part == ACTIVATION:
+                n = padded_neurons(layer, parameters.weights)
+                activate_layer(layer, workspace, row, last_row, 0, n, True)
+            elif part == OUTPUT:
+                output_rows(layers, samples, here, 0, workspace, row, last_row)
+            elif part == DELTA:
+                backward(Layers(layer + -LAYER_COLUMNS, 2), parameters, workspace, row, last_row)
+            elif part == GRADIENT and replicated:
+                slab = share(Slab(row, last_row - row, block, True, False, PART, first // block))
+                bits = workspace.bits + row * CHAINS * layers.table[WORDS]
+                of_block = Inputs(inputs.a, inputs.index + row, inputs.stride, inputs.n, bits)
+                gradients(one, parameters, of_block, workspace, worker, member, members, slab, hyper, 0)
+        if part == GRADIENT:
+            slab = share(Slab(0, m, block, True, True, SUM if replicated else WHOLE, 0))
+            gradients(one, parameters, inputs, workspace, worker, member, members, slab, hyper, 0)
         elif part == BARRIER:
-            barrier(words, n_workers)
-            barrier(words, n_workers)
-        else:
+            for _ in range(1 if replicated else 2):
+                barrier(words, n_workers)
+        elif part == MINIBATCH:
             learn(
-                layers, parameters, samples, here, m, pointer(step), code, workspace, pointer(report), words, worker,
-                n_workers,
+                layers, parameters, samples, pointer(order) + i % n_minibatches * m, m, pointer(step), code, workspace,
+                pointer(report), words, worker, n_workers,
             )  # fmt: skip
     restore_mode(mode)
     return 0
@@ -165,7 +184,7 @@ class Anatomy:
             return int(
                 perform(
                     part.kind, part.l, run._layers, run.parameters, run._samples, self.order, self.work.batch_size,
-                    self.step, run._code, run._workspace, report, words, worker, n_workers, part.times,
+                    self.step, run._code, run._workspace, run._replicas, report, words, worker, n_workers, part.times,
                 )
             )  # fmt: skip
 

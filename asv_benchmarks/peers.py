@@ -165,7 +165,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--peers", nargs="+", choices=libraries, default=libraries, metavar="PEER", help="those named")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--dtype", choices=CLOSE, default="float32")
     parser.add_argument("--profile", action="store_true", help="print where a mini-batch's time goes, and no table")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

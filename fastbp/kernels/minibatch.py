@@ -1,7 +1,8 @@
 """Mini-batches: forward, delta, gradient and update, one after the other, by all workers together.
 
 Rows are divided among the workers for the forward and backward pass, parameters for the gradient; a barrier stands
-before and after it. `train` is the entry that Python calls.
+before and after it. Where each worker has a replica of the parameters, blocks of rows are divided, whose gradients all
+workers add and put to use after a barrier. `train` is the entry that Python calls.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
-    ROWS_GAP,
     SCALE,
     STEP_COLUMNS,
     STRIDE,
@@ -50,7 +50,7 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
-from fastbp.kernels.shares import block_size, is_replicated, n_blocks
+from fastbp.kernels.shares import block_size, is_replicated, n_blocks, own_rows
 from fastbp.kernels.simd import load16, store
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import (
@@ -190,6 +190,19 @@ def copy_parameters(parameters, source, target):
 
 
 @jit
+def own_records(parameters, workspace, replicas, worker, n_workers):
+    """What a worker learns with: its replica of the parameters, made anew, or those that all share; its buffers."""
+    common = parameters_at(parameters, NONE, NONE)
+    if is_replicated(replicas, n_workers):
+        q, q_transposed = worker * (len(parameters.weights) + GAP), worker * (len(parameters.transposed) + GAP)
+        squares = pointer(replicas.squares) + worker * (len(workspace.squares) + GAP)
+        replica = parameters_at(replicas.parameters, q, q_transposed)
+        copy_parameters(parameters, common, replica)
+        return replica, as_pointers(workspace, workspace.parts_kept, squares)
+    return common, as_pointers(workspace, NONE, pointer(workspace.squares))
+
+
+@jit
 def non_zeros_of(samples, like, first):
     """Where the non-zeros of the samples first, first + 1, ... lie."""
     return NonZeros(1 if samples.begins else 0, pointer_at(samples.begins, like) + first, int32_at(samples.k))
@@ -229,15 +242,10 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
     start = 0
     while start < m:
         rows = min(m - start, slabs * slab_size if replicated else slab_size)
-        blocks = n_blocks(rows, block)
-        begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
-        row, size, pieces, part = begin, end - begin, 1, 0
-        if replicated:
-            begin, end = blocks * worker // n_workers * block, min(blocks * (worker + 1) // n_workers * block, rows)
-            row, size, pieces = worker * (BLOCK + ROWS_GAP), block, n_blocks(end - begin, block)
-            part = barriers_passed(team) % 2 * workspace.parts_kept
+        begin, end, size, row = own_rows(rows, block, replicated, worker, n_workers)
+        part = barriers_passed(team) % 2 * workspace.parts_kept if replicated else 0
         inputs = Inputs(x, order + start, samples.x_stride, n_in, workspace.bits)
-        for piece in range(pieces):
+        for piece in range(n_blocks(end - begin, block) if replicated else 1):
             first = begin + piece * size
             last_row, here = row + min(end - first, size), order + (start + first - row)
             inputs = Inputs(x, here, samples.x_stride, n_in, workspace.bits)
@@ -270,7 +278,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
             if non_zeros.sparse:
                 learn_sparse(layers.table, parameters, inputs, non_zeros, workspace, worker, n_workers, slab, hyper)
             gradients(layers, parameters, inputs, workspace, worker, member, members, slab, hyper, non_zeros.sparse)
-        for b in range(blocks if worker == 0 else 0):
+        for b in range(n_blocks(rows, block) if worker == 0 else 0):
             if replicated:
                 said = workspace.part_costs + (part + b) * MEASURED_COLUMNS
                 report[COST] += said[COST]
@@ -294,20 +302,14 @@ def train(
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
     Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
-    columns in layers.py), code is the update's; report[s] receives its summed cost and
-    hits, and the norm of its weights.
+    columns in layers.py), code is the update's; report[s] receives its summed cost and hits, and the norm of its
+    weights.
     """
     mode = flush_subnormals()
     done = 0
     layers = Layers(pointer(layers), len(layers))
-    common, squares = parameters_at(parameters, NONE, NONE), pointer(workspace.squares)
-    own, parts_kept = common, 0
-    if is_replicated(replicas, n_workers):
-        q, q_transposed = worker * (len(parameters.weights) + GAP), worker * (len(parameters.transposed) + GAP)
-        own = parameters_at(replicas.parameters, q, q_transposed)
-        copy_parameters(parameters, common, own)
-        parts_kept, squares = workspace.parts_kept, pointer(replicas.squares) + worker * (len(workspace.squares) + GAP)
-    here, buffers = share(own), share(as_pointers(workspace, parts_kept, squares))
+    own, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
+    here, buffers = share(own), share(buffers)
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
@@ -326,7 +328,7 @@ def train(
             done += 1
     if worker == 0:
         if is_replicated(replicas, n_workers):
-            copy_parameters(parameters, own, common)
+            copy_parameters(parameters, own, parameters_at(parameters, NONE, NONE))
         words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done

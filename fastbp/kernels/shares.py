@@ -8,12 +8,15 @@ where zeros are left out: each worker would have to look for those of all sample
 There an even number of workers *halves* a layer whose z are sums of two chains with about as many non-zeros: each
 worker computes one chain, of more samples, and later the gradients and updates of the inputs of that chain, so that
 their weights, and these columns of X, stay in its core's cache.
+
+Few parameters are *replicated*: each worker has all of them for itself, computes the gradients of whole blocks of
+samples, and makes every update. To write lines that other cores have read takes longer than to compute them twice.
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import BLOCK, CHAINS, HALVED, N_IN, N_OUT, NARROW, PANELS, SECOND, WORDS, Inputs
+from fastbp.kernels.layers import BLOCK, CHAINS, HALVED, N_IN, N_OUT, NARROW, PANELS, ROWS_GAP, SECOND, WORDS, Inputs
 from fastbp.kernels.simd import lanes
 from fastbp.kernels.tiles import WIDE, n_columns, rounded_up
 
@@ -67,6 +70,17 @@ def own_chain(rows, worker, n_workers):
 def is_replicated(replicas, n_workers):
     """Whether each worker has its own replica of the parameters."""
     return 1 < n_workers <= replicas.n
+
+
+@jit
+def own_rows(rows, block, replicated, worker, n_workers):
+    """The rows begin <= i < end of a mini-batch that a worker takes, so many at a time, and where in the workspace."""
+    if not replicated:
+        begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
+        return begin, end, end - begin, begin
+    blocks = n_blocks(rows, block)
+    begin, end = blocks * worker // n_workers * block, blocks * (worker + 1) // n_workers * block
+    return begin, min(end, rows), block, worker * (BLOCK + ROWS_GAP)
 
 
 @jit
