@@ -109,7 +109,7 @@ class Slab(NamedTuple):
     first: bool  # whether they begin the mini-batch
     last: bool  # whether they end it
     asked: int  # WHOLE, PART or SUM
-    part: int  # the first of the parts
+    part: int  # number of the part, or of the first of those that are summed
 
 
 class Workspace(NamedTuple):
@@ -128,7 +128,7 @@ class Workspace(NamedTuple):
     cost: Any  # float64: C of each sample of a slab
     hits: Any  # float64: 1 where a sample is classified rightly
     first: Any  # gradient of the first layer over the samples at hand, where X is sparse; 0 between mini-batches
-    parts: Any  # gradients of the blocks of a slab
+    parts: Any  # gradients of blocks, of `parts_kept` of one mini-batch and then as many of the next
     bias_parts: Any  # float64: those of the biases
     part_size: int  # elements between the parts of two blocks
     part_costs: Any  # float64 (parts, 2): the costs and hits of their samples, summed
