@@ -113,9 +113,10 @@ def parts_kept(layout: Layout, batch_size: int) -> int:
 
 
 def replicas(parameters: Parameters, n: int, squares_size: int) -> Replicas:
-    """Return room for n replicas of the parameters."""
+    """Return room for the replicas of n workers, of whom the first takes the parameters themselves."""
+    others = max(n - 1, 0)
     return Replicas(
         n=n,
-        parameters=Parameters(*(aligned_zeros(n * (array.size + GAP), array.dtype) for array in parameters)),
-        squares=aligned_zeros(n * (squares_size + GAP), parameters.weights.dtype),
+        parameters=Parameters(*(aligned_zeros(others * (array.size + GAP), array.dtype) for array in parameters)),
+        squares=aligned_zeros(others * (squares_size + GAP), parameters.weights.dtype),
     )

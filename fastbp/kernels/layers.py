@@ -137,15 +137,15 @@ class Workspace(NamedTuple):
 
 
 class Replicas(NamedTuple):
-    """The parameters as each worker has them for itself, where they are few and mini-batches large.
+    """The parameters as each worker but the first, who takes those of the network, has them for itself.
 
-    Each adds the parts of all blocks and makes every update, the same: so that once a mini-batch they wait for each
-    other, and only parts move between their cores. The parts of two mini-batches in turn lie at different places, as
-    one worker may be computing the next while another reads.
+    Where they are few and mini-batches large. Each adds the parts of all blocks and makes every update, the same: so
+    that once a mini-batch they wait for each other, and only parts move between their cores. The parts of two
+    mini-batches in turn lie at different places, as one worker may be computing the next while another reads.
     """
 
     n: int  # the most workers that have them; 0 where all share the parameters
-    parameters: Any  # `Parameters`, of all one after the other
+    parameters: Any  # `Parameters`, of all but the first one after the other, each after a gap
     squares: Any  # `Workspace.squares`, likewise
 
 

@@ -181,25 +181,24 @@ def as_pointers(workspace, parts_kept, squares):
 
 
 @jit
-def copy_parameters(parameters, source, target):
-    """Copy what updates change, between a replica and the parameters that all share; both as pointers."""
-    copy(source.weights, target.weights, len(parameters.weights))
-    copy(source.slot_1, target.slot_1, len(parameters.slot_1))
-    copy(source.slot_2, target.slot_2, len(parameters.slot_2))
-    copy(source.transposed, target.transposed, len(parameters.transposed))
-
-
-@jit
 def own_records(parameters, workspace, replicas, worker, n_workers):
-    """What a worker learns with: its replica of the parameters, made anew, or those that all share; its buffers."""
-    common = parameters_at(parameters, NONE, NONE)
-    if is_replicated(replicas, n_workers):
-        q, q_transposed = worker * (len(parameters.weights) + GAP), worker * (len(parameters.transposed) + GAP)
-        squares = pointer(replicas.squares) + worker * (len(workspace.squares) + GAP)
-        replica = parameters_at(replicas.parameters, q, q_transposed)
-        copy_parameters(parameters, common, replica)
-        return replica, as_pointers(workspace, workspace.parts_kept, squares)
-    return common, as_pointers(workspace, NONE, pointer(workspace.squares))
+    """What a worker learns with: its replica of the parameters, made anew, or they themselves; its buffers.
+
+    The first worker needs no replica: the others have theirs before it changes anything.
+    """
+    replicated = is_replicated(replicas, n_workers)
+    kept = workspace.parts_kept if replicated else 0
+    own, squares = parameters_at(parameters, NONE, NONE), pointer(workspace.squares)
+    if replicated and worker > 0:
+        common, size, size_transposed = own, len(parameters.weights), len(parameters.transposed)
+        q, q_transposed = worker * (size + GAP) - size, worker * (size_transposed + GAP) - size_transposed
+        own = parameters_at(replicas.parameters, q, q_transposed)
+        squares = pointer(replicas.squares) + (worker * (len(workspace.squares) + GAP) - len(workspace.squares))
+        copy(common.weights, own.weights, size)
+        copy(common.slot_1, own.slot_1, len(parameters.slot_1))
+        copy(common.slot_2, own.slot_2, len(parameters.slot_2))
+        copy(common.transposed, own.transposed, size_transposed)
+    return own, as_pointers(workspace, kept, squares)
 
 
 @jit
@@ -308,8 +307,8 @@ def train(
     mode = flush_subnormals()
     done = 0
     layers = Layers(pointer(layers), len(layers))
-    own, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
-    here, buffers = share(own), share(buffers)
+    here, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
+    here, buffers = share(here), share(buffers)
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
@@ -327,8 +326,6 @@ def train(
                 break
             done += 1
     if worker == 0:
-        if is_replicated(replicas, n_workers):
-            copy_parameters(parameters, own, parameters_at(parameters, NONE, NONE))
         words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned
     restore_mode(mode)
     return done
