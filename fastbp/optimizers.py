@@ -146,10 +146,12 @@ class Adam:
 
 
 def bias_correction(beta: float, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 - beta^t for ascending t >= 1: without powers, which take long, where beta^t < 2^-60 and it is 1."""
-    last = max(1.0, -60 * math.log(2) / math.log(beta)) if beta > 0 else 1.0
-    correction, below = np.ones_like(t), np.searchsorted(t, last)
-    correction[:below] -= beta ** t[:below]
+    """Return 1 - beta^t for ascending t >= 1: 1 where beta^t < 2^-60."""
+    if beta == 0:
+        return np.ones_like(t)
+    last = np.searchsorted(t, max(1.0, -60 * math.log(2) / math.log(beta)))
+    correction = np.ones_like(t)
+    correction[:last] = -np.expm1(t[:last] * math.log(beta))
     return correction
 
 

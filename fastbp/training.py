@@ -33,6 +33,8 @@ CHUNK_WORK = 4_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 CHUNK_SAMPLES = 1 << 18
+# The first chunk has fewer epochs: nobody has drawn their orders meanwhile
+SHORTER_AT_FIRST = 3
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,9 @@ class _Loop:
         number, orders = 0, np.empty(0, np.int64)
         while number < plan.epochs and not self.state.stop:
             unseen = min(plan.epochs - number, self.session.ahead())
-            count = int(max(1, min(together, unseen)))
-            self.to_draw = int(min(count, plan.together // n, unseen - count))
+            most = together if number else together // SHORTER_AT_FIRST
+            count = int(max(1, min(most, unseen)))
+            self.to_draw = int(max(0, min(together, unseen - count)))
             if count > 1:
                 if len(orders) != count * n:  # else they take the place of those before
                     orders = np.empty(count * n, np.int64)
@@ -250,7 +253,8 @@ class _Loop:
         tables, rates = self.tables(chunk, before)
         started = time.perf_counter()
         try:
-            report = run.minibatches(*tables, meanwhile=self.draw_ahead)
+            meanwhile = self.draw_ahead if len(self.drawn) < self.to_draw else None
+            report = run.minibatches(*tables, meanwhile=meanwhile)
             seconds = time.perf_counter() - started
             finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked

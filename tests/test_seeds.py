@@ -41,9 +41,10 @@ def test_the_global_generator_is_neither_used_nor_changed():
     assert np.random.get_state()[1].tobytes() == before  # noqa: NPY002
 
 
+@pytest.mark.parametrize("in_caller", [False, True])
 @pytest.mark.parametrize("epochs", [1, 2, 5, 6, 7, 12, 30])
-def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs):
-    """Where a core is left, the caller draws while a thread computes: neither more orders nor others, however often."""
+def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs, in_caller):
+    """Where a core is left, one draws while another computes: neither more orders nor others, however often."""
     ahead = []
     draw_ahead = fastbp.training._Loop.draw_ahead
 
@@ -53,15 +54,26 @@ def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs):
         ahead.append(len(self.drawn) - before)
 
     monkeypatch.setattr(fastbp.training._Loop, "draw_ahead", counting)
-    monkeypatch.setattr(fastbp.engine.run, "WORK_IN_CALLER", 0)
+    networks = make(), make()
+    work = fastbp.engine.run.work_of(networks[0].architecture, X, 10)  # of a mini-batch: of all it is too much at once
+    monkeypatch.setattr(fastbp.engine.run, "WORK_IN_CALLER", work if in_caller else 0)
     monkeypatch.setattr(fastbp.engine.run, "get_num_threads", lambda: 2)
     monkeypatch.setattr(fastbp.engine.run, "share_of", lambda n: n)
-    monkeypatch.setattr(fastbp.training, "CHUNK_MINIBATCHES", 30)  # five epochs
-    networks = make(), make()
+    monkeypatch.setattr(fastbp.training, "CHUNK_MINIBATCHES", 30)  # five epochs, at first one
+    threads = []
+    start_new_thread = fastbp.engine.team.start_new_thread
+    monkeypatch.setattr(
+        fastbp.engine.team, "start_new_thread", lambda *args: threads.append(args) or start_new_thread(*args)
+    )
     for network, n_threads in zip(networks, (None, 1), strict=True):
         for part in (epochs, 2):
             network.fit(X, Y, epochs=part, batch_size=10, verbose=False, n_threads=n_threads)
-        assert sum(ahead) == max(0, epochs - 5), "only beside one thread that was not asked for"
+            assert sum(ahead) == (part - 1 if n_threads is None else 0), "only beside one thread not asked for"
+            later_chunks = -(-(part - 1) // 5)
+            drawing = later_chunks if n_threads is None else 0
+            assert len(threads) == (drawing if in_caller else 1 + later_chunks), "for one of the two"
+            ahead.clear()
+            threads.clear()
     for one, two in zip(networks[0].weights, networks[1].weights, strict=True):
         assert one.tobytes() == two.tobytes()
     assert networks[0]._rng.bit_generator.state == networks[1]._rng.bit_generator.state

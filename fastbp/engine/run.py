@@ -38,6 +38,18 @@ ROWS_WITHOUT_ZEROS = 32
 BEGINNING = 1e-3
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
+# It goes on with so many times that for one worker, calling the kernel again after so many seconds
+CALLS_IN_CALLER, SECONDS_IN_CALLER = 50, 1e-3
+
+
+# order, starts and steps of mini-batches, and the rows of the report on them
+Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _beside(meanwhile: Callable[[], None], words: NDArray[Any], worker: int, n_workers: int) -> int:
+    """Do what is done meanwhile, as the task of a team."""
+    meanwhile()
+    return 0
 
 
 def work_of(architecture: Architecture, X: Source, batch_size: int) -> int:
@@ -235,23 +247,55 @@ class Run:
         self.report = np.zeros((len(steps), REPORT_COLUMNS))
         if self.work * len(steps) <= WORK_IN_CALLER and (self._shares or self.n_workers == 1):
             with Call():
-                self._train(order, starts, steps, self.report)(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+                self._in_caller(order, starts, steps, self.report)
             return self.report
         with Call():
             for begin, end, n_workers in self._portions(len(steps)):
-                task = self._train(order, starts[begin : end + 1], steps[begin:end], self.report[begin:end])
+                tables = order, starts[begin : end + 1], steps[begin:end], self.report[begin:end]
                 started = time.perf_counter()
                 n_workers = share_of(n_workers) if self._shares else n_workers
                 has_core = self._shares and end == len(steps) and n_workers < share_of(get_num_threads())
-                then = partial(self._once_begun, self._count, n_workers, meanwhile) if meanwhile and has_core else None
-                _, error = run_team(task, n_workers, cores=own_cores(n_workers), meanwhile=then)
-                if error is not None:
-                    try:
-                        raise error
-                    finally:
-                        del error  # else its traceback would keep this frame, and this frame itself
+                self._by_workers(n_workers, tables, meanwhile if has_core else None)
                 self._choice.took(n_workers, end - begin, time.perf_counter() - started)
         return self.report
+
+    def _by_workers(self, n_workers: int, tables: Tables, meanwhile: Callable[[], None] | None) -> None:
+        """Train by so many workers; if it is only one and soon ready, the caller is it, and `meanwhile` has the thread.
+
+        A thread on a core that sleeps begins late, and who waits for it awakes late.
+        """
+        work = self.work * len(tables[2])
+        if n_workers == 1 and self.work <= WORK_IN_CALLER and work <= CALLS_IN_CALLER * WORK_IN_CALLER:
+            compute = partial(self._in_caller, *tables)
+            if meanwhile is None:
+                return compute()
+            _, error = run_team(partial(_beside, meanwhile), 1, meanwhile=compute)
+        else:
+            task = self._train(*tables)
+            then = partial(self._once_begun, self._count, n_workers, meanwhile) if meanwhile else None
+            _, error = run_team(task, n_workers, cores=own_cores(n_workers), meanwhile=then)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # else its traceback would keep this frame, and this frame itself
+        return None
+
+    def _in_caller(
+        self,
+        order: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        steps: NDArray[np.float64],
+        report: NDArray[np.float64],
+    ) -> None:
+        """Train by the caller alone, who hears of an interrupt whenever the kernel returns."""
+        begin, n = 0, max(1, WORK_IN_CALLER // self.work)
+        while begin < len(steps):
+            end, started = min(begin + n, len(steps)), time.perf_counter()
+            task = self._train(order, starts[begin : end + 1], steps[begin:end], report[begin:end])
+            task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
+            n = max(1, int((end - begin) * SECONDS_IN_CALLER / (time.perf_counter() - started)))
+            begin = end
 
     def _once_begun(self, before: tuple[int, NDArray[np.int64]], n_workers: int, meanwhile: Callable[[], None]) -> None:
         """Call `meanwhile` when all workers are in the kernel; until then stay awake, lest one is put on this core."""
