@@ -70,7 +70,7 @@ def perform(
     mode = flush_subnormals()
     layers = Layers(pointer(layers), len(layers))
     parameters, workspace = own_records(parameters, workspace, replicas, worker, n_workers)
-    parameters, workspace = share(parameters), share(workspace)
+    parameters, samples, workspace = share(parameters), share(samples), share(workspace)
     words, n_minibatches = pointer(team), len(order) // m
     hyper = share(
         Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])

@@ -81,7 +81,8 @@ class Layout:
             if l > 0:
                 layer[column.WT] = self.transposed_size
                 self.transposed_size += round_up(round_up(n_in, lanes) * width, aligned)
-            layer[column.STRIDE] = row_stride(n_out, itemsize)
+            side_by_side = width == 1 and l == len(layers) - 1 and architecture.activations[l] != "softmax"
+            layer[column.STRIDE] = 1 if side_by_side else row_stride(n_out, itemsize)
             self.row_size += int(layer[column.STRIDE])
             layer[column.SQUARES] = self.squares_size
             self.squares_size += round_up(n_out, 16) * -(-n_in // SQUARED)

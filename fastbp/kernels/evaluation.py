@@ -68,7 +68,7 @@ def evaluate(weights, call, n):
     doubtful, done = 0, 0
     call = pointer(call)
     layers, parameters, samples, workspace = records(pointer(weights), call)
-    parameters, workspace = share(parameters), share(workspace)
+    parameters, samples, workspace = share(parameters), share(samples), share(workspace)
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     team, piece, index = pointer_at(call[TEAM], call), call[PIECE], workspace.index
     while True:
@@ -88,9 +88,10 @@ def evaluate(weights, call, n):
                 report[i * MEASURED_COLUMNS + COST] = workspace.cost[i]
                 report[i * MEASURED_COLUMNS + HITS] = workspace.hits[i]
         else:
-            for i in range(rows):
+            at_once = rows if output_layer[STRIDE] == 1 else 1
+            for i in range(0, rows, at_once):
                 z = workspace.a + (output_layer[A] + i * output_layer[STRIDE])
-                output(output_layer[ACTIVATION], z, output_layer[N_OUT])
+                output(output_layer[ACTIVATION], z, output_layer[N_OUT] * at_once)
         hand_out(layers, workspace, 0, rows, row)
     restore_mode(mode)
     return doubtful

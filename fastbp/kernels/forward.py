@@ -28,6 +28,7 @@ from fastbp.kernels.layers import (
 )
 from fastbp.kernels.memory import copy
 from fastbp.kernels.pointers import pointer_at, prefetch_to_read
+from fastbp.kernels.rows import add_products16, column_of, store_column16
 from fastbp.kernels.shares import (
     is_halved,
     is_owned,
@@ -36,14 +37,14 @@ from fastbp.kernels.shares import (
     own_neurons,
     padded_neurons,
 )
-from fastbp.kernels.simd import lanes, load16, store
+from fastbp.kernels.simd import fma, lanes, load16, spread16, store, store_first
 from fastbp.kernels.sparse import sparse_sums
 from fastbp.kernels.threads import barrier
 from fastbp.kernels.tiles import (
     NARROW,
+    ROWS_16,
     SHORT_NARROW,
     SHORT_WIDE,
-    SINGLE,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -91,6 +92,23 @@ def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, z_stride, fe
 
 
 @jit
+def single_sums(inputs, begin, end, w, b, n_in, z, z_stride):
+    """`weighted_sums` of a layer's only neuron, 16 rows at a time: z_i = b + sum_k w_k x_ik."""
+    whole = n_in - n_in % lanes(w)
+    for i in range(begin, end, n_rows(ROWS_16, w)):
+        rows = row_offsets(ROWS_16, w, inputs.index + i, inputs.stride, end - 1 - i)
+        z_i = spread16(w, b[0])
+        for k in range(0, whole, lanes(w)):
+            z_i = add_products16(z_i, inputs.a + k, rows, w + k)
+        for k in range(whole, n_in):
+            z_i = fma(column_of(inputs.a + k, rows), w[k], z_i)
+        if z_stride == 1:
+            store_first(z + i, end - i, z_i)
+        else:
+            store_column16(z, i, end - 1, z_i)
+
+
+@jit
 def sums_by(wide, inputs, begin, end, w, b, second, n_in, z, z_stride, fetched):
     """`weighted_sums` of a panel of two registers or one, by tiles that fit the rows."""
     rows = inputs, begin, end, w, b, second, n_in, z, z_stride, fetched
@@ -134,7 +152,7 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     if sparse:
         sparse_sums(layer, weights, inputs, non_zeros, begin, end, workspace.a)
     elif is_single(layer):
-        weighted_sums(SINGLE, inputs, begin, end, w, b, second, n_in, z, stride, 0)
+        single_sums(inputs, begin, end, w, b, n_in, z, stride)
     elif layer[WORDS]:
         sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end)
     else:

@@ -168,6 +168,8 @@ def learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper):
     g = place_of(q, parameters, workspace, worker, slab)
     for c in range(0, columns, lanes(delta)):
         bias_gradient(delta + c, stride, part + c, size, slab, g + c)
+    for c in range(stride, columns):  # of one neuron whose deltas lie side by side
+        g[c] = 0
     if slab.last:
         update(hyper.code, b, g, slot_1, slot_2, columns, 0.0, hyper)
 

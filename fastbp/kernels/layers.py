@@ -31,7 +31,7 @@ import numpy as np
     B,  # offset of the biases in the parameters
     WT,  # offset of the transposed panels, -1 without
     A,  # offset of the layer's activations in the workspace; its deltas have the same offset in theirs
-    STRIDE,  # elements between the activations of two samples
+    STRIDE,  # elements between the activations of two samples; 1 for a single output without softmax
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
     WORDS,  # numbers that hold the bits of one chain's inputs, where those that are zero are left out; 0 where not

@@ -51,7 +51,7 @@ from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
 from fastbp.kernels.shares import block_size, is_replicated, n_blocks, own_rows
-from fastbp.kernels.simd import load16, store
+from fastbp.kernels.simd import load16, store_first
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import (
     COMPLETED,
@@ -111,7 +111,7 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
     if few:
         z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
         places = order, shift, samples.y_stride, begin, end, workspace.cost
-        if n == 1:
+        if stride == 1:
             single_output(layer[ACTIVATION], samples.loss, z, delta, y, *places)
         else:
             few_outputs(layer[ACTIVATION], samples.loss, z, delta, n, y, *places)
@@ -137,7 +137,7 @@ def weigh(weights, order, shift, layer, workspace, begin, end):
         weight = weights[order[i] + shift]
         delta = workspace.delta + (layer[A] + i * layer[STRIDE])
         for j in range(0, layer[N_OUT], 16):
-            store(delta + j, load16(delta + j) * weight)
+            store_first(delta + j, layer[N_OUT] - j, load16(delta + j) * weight)
         workspace.cost[i] *= weight
         workspace.hits[i] *= weight
 
@@ -308,7 +308,7 @@ def train(
     done = 0
     layers = Layers(pointer(layers), len(layers))
     here, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
-    here, buffers = share(here), share(buffers)
+    here, buffers, samples = share(here), share(buffers), share(samples)
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):

@@ -11,10 +11,7 @@ from fastbp.kernels.rows import (
     gather4x4,
     gather16,
     load4x4,
-    load_column16,
     store4x4,
-    store_column16,
-    store_rows16,
     store_sums4x4,
 )
 from fastbp.kernels.simd import (
@@ -23,6 +20,7 @@ from fastbp.kernels.simd import (
     max_lanes,
     spread16,
     store,
+    store_first,
     sum_lanes,
     where,
     wide_zeros16,
@@ -91,15 +89,14 @@ def output_cost(activation, loss, z, delta, n):
 
 @jit
 def single_output(activation, loss, z, delta, y, y_index, shift, y_stride, begin, end, costs):
-    """`few_outputs` for one output, 16 rows at a time."""
+    """`few_outputs` for one neuron, 16 rows at a time; its z and delta lie side by side."""
     one = spread16(z, 1)
     for i in range(begin, end, 16):
-        z_i = load_column16(z, i, end - 1)
         y_i = gather16(y, y_index, shift, y_stride, i, end - 1)
-        a, cost_i, delta_i = element(activation, loss, z_i, y_i, one)
-        store_column16(z, i, end - 1, a)
-        store_column16(delta, i, end - 1, delta_i)
-        store_rows16(costs, i, end - 1, widen(cost_i))
+        a, cost_i, delta_i = element(activation, loss, load16(z + i), y_i, one)
+        store_first(z + i, end - i, a)
+        store_first(delta + i, end - i, delta_i)
+        store_first(costs + i, end - i, widen(cost_i))
 
 
 @jit

@@ -1,15 +1,27 @@
 """Vectors whose lanes come from several samples: what is computed of one output, or of a few, for many rows at once.
 
-Rows of the workspace begin 16 elements apart, as those of a layer with at most 16 neurons do; rows of y lie anywhere.
+Rows of the workspace begin 16 elements apart, as those of a layer with at most 16 neurons do, or at offsets; rows of y
+lie anywhere.
 """
 
 from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastbp.kernels.simd import Mask, Vector, emit_load, emit_masked_load, emit_splat, emit_store
+from fastbp.kernels.simd import (
+    Mask,
+    Vector,
+    emit_call,
+    emit_load,
+    emit_masked_load,
+    emit_splat,
+    emit_store,
+    emit_turned,
+    lanes_of,
+)
 
 _I32 = ir.IntType(32)
 
@@ -65,27 +77,52 @@ def gather16(typingctx, p, index, shift, stride, i, last):
     return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
+def _side_by_side(builder, quarters):
+    """Four vectors of 4 lanes as one."""
+    while len(quarters) > 1:
+        n = 2 * quarters[0].type.count
+        both = ir.Constant(ir.VectorType(_I32, n), list(range(n)))
+        quarters = [builder.shuffle_vector(x, y, both) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
+    return quarters[0]
+
+
 @intrinsic
-def load_column16(typingctx, p, i, last):
-    """p[16 (i + r)] for 16 rows, those beyond `last` as `last`."""
+def column_of(typingctx, p, offsets):
+    """p[offsets[r]] for 16 rows."""
     vector_type = Vector(p.dtype, 16)
 
     def codegen(context, builder, sig, args):
-        p, i, last = args
-        place = _places(builder, p, i, 16)
+        places = [builder.gep(args[0], [offset]) for offset in cgutils.unpack_tuple(builder, args[1], 16)]
+        return _vector_from(builder, places, context.get_value_type(vector_type))
 
-        def emit(rows):
-            return _vector_from(builder, [place(r) for r in rows], context.get_value_type(vector_type))
-
-        return _by_rows(builder, i, last, emit)
-
-    return vector_type(p, types.intp, types.intp), codegen
+    return vector_type(p, offsets), codegen
 
 
-def _store_by_rows(p, x, step):
+@intrinsic
+def add_products16(typingctx, z, p, offsets, w):
+    """z_r + sum_k p[offsets[r] + k] w[k] for 16 rows, k after k of one register, by fused multiply-adds."""
+
+    def codegen(context, builder, sig, args):
+        z, p, offsets, w = args
+        lanes = lanes_of(sig.args[1].dtype.bitwidth // 8)
+        row = ir.VectorType(z.type.element, lanes)
+        rows = [emit_load(builder, builder.gep(p, [o]), row) for o in cgutils.unpack_tuple(builder, offsets, 16)]
+        columns, n = emit_turned(builder, rows), 16 // lanes
+        for k in range(lanes):
+            w_k = emit_splat(builder, builder.load(builder.gep(w, [ir.Constant(_I32, k)])), z.type)
+            z = emit_call(builder, "fma", _side_by_side(builder, columns[k * n : (k + 1) * n]), w_k, z)
+        return z
+
+    return z(z, p, offsets, w), codegen
+
+
+@intrinsic
+def store_column16(typingctx, p, i, last, x):
+    """p[16 (i + r)] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
+
     def codegen(context, builder, sig, args):
         p, i, last, x = args
-        place = _places(builder, p, i, step)
+        place = _places(builder, p, i, 16)
 
         def emit(rows):
             for lane, r in enumerate(rows):
@@ -95,27 +132,6 @@ def _store_by_rows(p, x, step):
         return context.get_dummy_value()
 
     return types.void(p, types.intp, types.intp, x), codegen
-
-
-@intrinsic
-def store_column16(typingctx, p, i, last, x):
-    """p[16 (i + r)] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
-    return _store_by_rows(p, x, 16)
-
-
-@intrinsic
-def store_rows16(typingctx, p, i, last, x):
-    """p[i + r] = x_r for 16 rows; those beyond `last` must hold what `last` does."""
-    return _store_by_rows(p, x, 1)
-
-
-def _side_by_side(builder, quarters):
-    """Four vectors of 4 lanes as one."""
-    while len(quarters) > 1:
-        n = 2 * quarters[0].type.count
-        both = ir.Constant(ir.VectorType(_I32, n), list(range(n)))
-        quarters = [builder.shuffle_vector(x, y, both) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
-    return quarters[0]
 
 
 @intrinsic

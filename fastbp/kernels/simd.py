@@ -128,6 +128,38 @@ def emit_masked_load(builder, pointer, wanted, vector):
     return builder.call(function, [place, aligned, wanted, ir.Constant(vector, None)])
 
 
+def emit_masked_store(builder, value, pointer, wanted):
+    """Store those lanes that are wanted; the places of the others are not touched."""
+    vector = value.type
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), _I32, wanted.type]),
+        f"llvm.masked.store.v{vector.count}{'f32' if str(vector.element) == 'float' else 'f64'}.p0",
+    )
+    place = builder.bitcast(pointer, vector.as_pointer())
+    builder.call(function, [value, place, ir.Constant(_I32, _ITEMSIZE[str(vector.element)]), wanted])
+
+
+def emit_first(builder, n, count):
+    """Which of so many lanes are the first n."""
+    numbers = ir.VectorType(ir.IntType(64), count)
+    return builder.icmp_signed("<", ir.Constant(numbers, list(range(count))), emit_splat(builder, n, numbers))
+
+
+def emit_turned(builder, rows):
+    """Vectors that hold a block column by column, from those that hold its rows, which are a power of two."""
+    lanes = rows[0].type.count
+    # each round interleaves the first half of all elements with the second, which moves the highest bit of their
+    # numbers to the lowest place; after as many rounds as r has bits, (r, c) has become (c, r)
+    low = [lane for i in range(lanes // 2) for lane in (i, lanes + i)]
+    numbers = ir.VectorType(_I32, lanes)
+    halves = ir.Constant(numbers, low), ir.Constant(numbers, [lane + lanes // 2 for lane in low])
+    for _ in range(len(rows).bit_length() - 1):
+        pairs = list(zip(rows[: len(rows) // 2], rows[len(rows) // 2 :], strict=True))
+        rows = [builder.shuffle_vector(x, y, half) for x, y in pairs for half in halves]
+    return rows
+
+
 # Loads and stores
 
 
@@ -168,10 +200,7 @@ def load_first(typingctx, p, n):
 
     def codegen(context, builder, sig, args):
         vector = context.get_value_type(vector_type)
-        numbers = ir.VectorType(ir.IntType(64), vector.count)
-        lane = ir.Constant(numbers, list(range(vector.count)))
-        wanted = builder.icmp_signed("<", lane, emit_splat(builder, args[1], numbers))
-        return emit_masked_load(builder, args[0], wanted, vector)
+        return emit_masked_load(builder, args[0], emit_first(builder, args[1], vector.count), vector)
 
     return vector_type(p, types.int64), codegen
 
@@ -208,6 +237,18 @@ def store(typingctx, p, x):
         return context.get_dummy_value()
 
     return types.void(p, x), codegen
+
+
+@intrinsic
+def store_first(typingctx, p, n, x):
+    """p[:n] = x[:n]; of fewer lanes all."""
+
+    def codegen(context, builder, sig, args):
+        p, n, x = args
+        emit_masked_store(builder, x, p, emit_first(builder, n, x.type.count))
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64, x), codegen
 
 
 @intrinsic

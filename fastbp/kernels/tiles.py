@@ -7,8 +7,8 @@ The shape of a tile is part of its type: a `Shape` is a constant inside kernels.
 used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
 target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
 `TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SHORT_WIDE` and `SHORT_NARROW`
-are for few samples; `SINGLE` has one lane, for a layer's only neuron. Where zeros are left out (zeros.py) the rows of
-a tile are panels.
+are for few samples; `ROWS_16` are the rows of a layer's only neuron (rows.py). Where zeros are left out (zeros.py) the
+rows of a tile are panels.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from numba.extending import intrinsic, models, register_model, typeof_impl
 
 from fastbp.kernels._jit import jit
 from fastbp.kernels.pointers import Pointer
-from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, lanes_of, many_registers
+from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, emit_turned, lanes_of, many_registers
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`rows` x `vectors` SIMD registers, or lanes of a `single` element."""
+    """`rows` x `vectors` SIMD registers."""
 
     rows: int
     vectors: int
-    single: bool = False
 
 
 _ROWS = 8 if many_registers() else 5
 _NARROW_ROWS = 8 if many_registers() else 10
 _TALL_ROWS, _SHORT_ROWS = 10, 5
-WIDE, NARROW, SINGLE = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1), Shape(8, 1, single=True)
+WIDE, NARROW = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1)
 TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
 TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
 SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
+ROWS_16 = Shape(16, 1)
 PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
 
 
@@ -84,7 +84,7 @@ class _TileModel(models.PrimitiveModel):
 
 def _tile_type(kind, p):
     shape = kind.shape
-    return Tile(p.dtype, shape.rows, shape.vectors, 1 if shape.single else lanes_of(p.dtype.bitwidth // 8))
+    return Tile(p.dtype, shape.rows, shape.vectors, lanes_of(p.dtype.bitwidth // 8))
 
 
 def _registers(builder, tile):
@@ -374,9 +374,6 @@ def turn(typingctx, p, stride, out, out_stride):
     lanes = lanes_of(p.dtype.bitwidth // 8)
     rows = turned_rows(lanes)
 
-    def shuffled(builder, x, y, lanes_taken):
-        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes_taken)), lanes_taken))
-
     def codegen(context, builder, sig, args):
         p, stride, out, out_stride = args
         vector = ir.VectorType(context.get_value_type(sig.args[0].dtype), lanes)
@@ -384,19 +381,14 @@ def turn(typingctx, p, stride, out, out_stride):
         for r in range(rows):
             at = builder.gep(p, [builder.mul(stride, ir.Constant(stride.type, r))])
             block.append(emit_load(builder, at, vector))
-        # each round interleaves the first half of all elements with the second, which moves the highest bit of their
-        # numbers to the lowest place; after as many rounds as r has bits, (r, c) has become (c, r)
-        low = [lane for i in range(lanes // 2) for lane in (i, lanes + i)]
-        high = [lane + lanes // 2 for lane in low]
-        for _ in range(rows.bit_length() - 1):
-            pairs = list(zip(block[: rows // 2], block[rows // 2 :], strict=True))
-            block = [shuffled(builder, x, y, half) for x, y in pairs for half in (low, high)]
+        block = emit_turned(builder, block)
         per_vector = lanes // rows
         for c in range(lanes):
             first = c % per_vector * rows
             x = block[c // per_vector]
+            column = ir.Constant(ir.VectorType(ir.IntType(32), rows), list(range(first, first + rows)))
             at = builder.gep(out, [builder.mul(out_stride, ir.Constant(out_stride.type, c))])
-            emit_store(builder, shuffled(builder, x, x, list(range(first, first + rows))), at)
+            emit_store(builder, builder.shuffle_vector(x, x, column), at)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, p, types.intp), codegen
