@@ -135,11 +135,12 @@ FITS = """
         global made, aborted_at
         made, aborted_at = [], []
         in_caller = i >= 200  # who computes whole epochs of few samples himself, and has his turn between them
-        fastbp.engine.run.WORK_IN_CALLER = 10**9 if in_caller else 0  # else every mini-batch has a team
+        in_parts = i >= 230  # several epochs, with turns that nobody feels, while a thread draws their orders
+        fastbp.engine.run.WORK_IN_CALLER = 2_000_000 if in_parts else 10**9 if in_caller else 0  # 0: all have a team
         sizes = [(64, 40, 10), (64, 10), (64, 3, 5, 10), (64, 150, 10)][i % 4]
-        n = int(rng.integers(1, 100 if in_caller else 4000))
+        n = int(rng.integers(1, 100 if in_caller and not in_parts else 4000))
         batch_size = int(rng.choice([1, 7, 10, 64, 256, 4000], p=[0.1, 0.2, 0.2, 0.2, 0.2, 0.1]))
-        n_threads, shuffle = [1, None][i // 4 % 2] if in_caller else [1, 2, 5][i % 3], bool(i % 2)
+        n_threads, shuffle = [1, None][i // 4 % 2] if in_caller else [1, 2, 5][i % 3], bool(i % 2) or in_parts
         optimizer = [fastbp.SGD(0.01), fastbp.Adam(1e-3), fastbp.SGD(0.01, 0.9)][i // 3 % 3]
         rows, classes = X[:n], y[:n]
         options = dict(batch_size=batch_size, optimizer=optimizer)
@@ -147,7 +148,7 @@ FITS = """
         network = make(sizes)
         begin = lambda: network.fit(
             rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False,
-            callbacks=[fastbp.Callback()] * in_caller, **options
+            callbacks=[fastbp.Callback()] * (in_caller and not in_parts), **options
         )
         assert Interrupt(after, to_any_thread=i % 5 == 0).end(begin), "it was not interrupted"
         teams, aborts = made[:], aborted_at[:]
@@ -164,7 +165,7 @@ FITS = """
         assert digest(network) == digest(other), f"not the bits of {steps} mini-batches"
         assert network.predict(rows).tobytes() == other.predict(rows).tobytes()
 
-        if aborts:  # else it came before or after all mini-batches
+        if aborts and not in_caller:  # else it came before or after all mini-batches
             whole, left = divmod(n, batch_size)
             m = min(batch_size, n)
             each = barriers(sizes, m, m, n_threads)
@@ -205,6 +206,17 @@ def test_interrupted_fits_without_a_team(cases: Cases, tmp_path: Path) -> None:
     """Small mini-batches have no thread of their own: an interrupt is felt between two of the caller's portions."""
     assert FITS.count("range(200)") == 1
     tried, held, in_the_midst, failures = run(FITS.replace("range(200)", "range(200, 230)"), tmp_path)
+    cases.count(tried, held, "\n".join(failures))
+    assert in_the_midst >= tried / 4
+
+
+@pytest.mark.hazard(
+    "interrupt", "SIGINT at random moments of fits that the caller computes while a thread draws"
+)
+def test_interrupted_fits_beside_a_drawing_thread(cases: Cases, tmp_path: Path) -> None:
+    """The caller feels it between two calls of the kernel, and waits for the thread."""
+    assert FITS.count("range(200)") == 1
+    tried, held, in_the_midst, failures = run(FITS.replace("range(200)", "range(230, 290)"), tmp_path)
     cases.count(tried, held, "\n".join(failures))
     assert in_the_midst >= tried / 4
 

@@ -7,6 +7,7 @@ such that it stays small beside the weights, which each test asserts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import chain
@@ -179,8 +180,8 @@ def by_hand(update: str, w: Array, g: Array, state: list[Array], t: int) -> tupl
         v = fma(g, eta, state[0] * mu)
         return (w + v if update == "momentum" else w + fma(g, eta, v * mu)), [v]
     beta_1, beta_2 = h["beta_1"], h["beta_2"]
-    correction = np.sqrt(1 - np.float64(beta_2) ** t)
-    eta_t = number(h["learning_rate"] * correction / (1 - np.float64(beta_1) ** t))
+    correction = np.sqrt(-np.expm1(t * math.log(beta_2)))  # 1 - beta^t, without the rounding of beta^t
+    eta_t = number(h["learning_rate"] * correction / -np.expm1(t * math.log(beta_1)))
     m = fma(g, full(1 - beta_1), state[0] * number(beta_1))
     v = fma(g * g, full(1 - beta_2), state[1] * number(beta_2))
     return w - m * eta_t / (np.sqrt(v) + number(h["epsilon"] * correction)), [m, v]
