@@ -210,9 +210,7 @@ def test_interrupted_fits_without_a_team(cases: Cases, tmp_path: Path) -> None:
     assert in_the_midst >= tried / 4
 
 
-@pytest.mark.hazard(
-    "interrupt", "SIGINT at random moments of fits that the caller computes while a thread draws"
-)
+@pytest.mark.hazard("interrupt", "SIGINT at random moments of fits that the caller computes while a thread draws")
 def test_interrupted_fits_beside_a_drawing_thread(cases: Cases, tmp_path: Path) -> None:
     """The caller feels it between two calls of the kernel, and waits for the thread."""
     assert FITS.count("range(200)") == 1

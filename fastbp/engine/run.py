@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ ROWS_WITHOUT_ZEROS = 32
 BEGINNING = 1e-3
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
 WORK_IN_CALLER = 2_000_000
-# It goes on with so many times that for one worker, calling the kernel again after so many seconds
+# It goes on with so many times that for one worker, and calls the kernel again after so many seconds
 CALLS_IN_CALLER, SECONDS_IN_CALLER = 50, 1e-3
 
 
@@ -264,12 +265,12 @@ class Run:
 
         A thread on a core that sleeps begins late, and who waits for it awakes late.
         """
-        work = self.work * len(tables[2])
+        work, error = self.work * len(tables[2]), None
         if n_workers == 1 and self.work <= WORK_IN_CALLER and work <= CALLS_IN_CALLER * WORK_IN_CALLER:
-            compute = partial(self._in_caller, *tables)
             if meanwhile is None:
-                return compute()
-            _, error = run_team(partial(_beside, meanwhile), 1, meanwhile=compute)
+                self._in_caller(*tables)
+            else:
+                _, error = run_team(partial(_beside, meanwhile), 1, meanwhile=partial(self._in_caller, *tables))
         else:
             task = self._train(*tables)
             then = partial(self._once_begun, self._count, n_workers, meanwhile) if meanwhile else None
@@ -279,7 +280,6 @@ class Run:
                 raise error
             finally:
                 del error  # else its traceback would keep this frame, and this frame itself
-        return None
 
     def _in_caller(
         self,
@@ -288,14 +288,15 @@ class Run:
         steps: NDArray[np.float64],
         report: NDArray[np.float64],
     ) -> None:
-        """Train by the caller alone, who hears of an interrupt whenever the kernel returns."""
-        begin, n = 0, max(1, WORK_IN_CALLER // self.work)
+        """Train by the caller alone, whom interrupts, if it is the main thread, reach whenever the kernel returns."""
+        is_main = threading.current_thread() is threading.main_thread()
+        begin, n = 0, max(1, WORK_IN_CALLER // self.work) if is_main else len(steps)
         while begin < len(steps):
-            end, started = min(begin + n, len(steps)), time.perf_counter()
+            end, started = min(begin + n, len(steps)), time.thread_time()
             task = self._train(order, starts[begin : end + 1], steps[begin:end], report[begin:end])
             task(np.zeros(TEAM_WORDS, np.int64), 0, 1)
-            n = max(1, int((end - begin) * SECONDS_IN_CALLER / (time.perf_counter() - started)))
-            begin = end
+            seconds = max(time.thread_time() - started, 1e-6)  # none of them is another thread's that runs Python
+            begin, n = end, max(1, int((end - begin) * SECONDS_IN_CALLER / seconds))
 
     def _once_begun(self, before: tuple[int, NDArray[np.int64]], n_workers: int, meanwhile: Callable[[], None]) -> None:
         """Call `meanwhile` when all workers are in the kernel; until then stay awake, lest one is put on this core."""
