@@ -42,7 +42,6 @@ WORK_IN_CALLER = 2_000_000
 # It goes on with so many times that for one worker, and calls the kernel again after so many seconds
 CALLS_IN_CALLER, SECONDS_IN_CALLER = 50, 1e-3
 
-
 # order, starts and steps of mini-batches, and the rows of the report on them
 Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -261,7 +260,7 @@ class Run:
         return self.report
 
     def _by_workers(self, n_workers: int, tables: Tables, meanwhile: Callable[[], None] | None) -> None:
-        """Train by so many workers; if it is only one and soon ready, the caller is it, and `meanwhile` has the thread.
+        """Train by so many workers; one that is soon ready is the caller, and `meanwhile` has a thread then.
 
         A thread on a core that sleeps begins late, and who waits for it awakes late.
         """

@@ -77,13 +77,13 @@ def gather16(typingctx, p, index, shift, stride, i, last):
     return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
-def _side_by_side(builder, quarters):
-    """Four vectors of 4 lanes as one."""
-    while len(quarters) > 1:
-        n = 2 * quarters[0].type.count
+def _side_by_side(builder, vectors):
+    """Some vectors, a power of two, as one."""
+    while len(vectors) > 1:
+        n = 2 * vectors[0].type.count
         both = ir.Constant(ir.VectorType(_I32, n), list(range(n)))
-        quarters = [builder.shuffle_vector(x, y, both) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
-    return quarters[0]
+        vectors = [builder.shuffle_vector(x, y, both) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
 
 
 @intrinsic
