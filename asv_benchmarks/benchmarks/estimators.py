@@ -152,15 +152,36 @@ def unconverged() -> Iterator[None]:
         yield
 
 
+def nudged(X: Any) -> Any:
+    """Return X one ULP larger, but for its zeros."""
+    if scipy.sparse.issparse(X):
+        other = X.copy()
+        other.data = np.nextafter(X.data, np.inf, dtype=X.dtype)
+        return other
+    return np.where(X == 0, X, np.nextafter(X, np.inf, dtype=X.dtype))
+
+
 def assert_equal_fits(setting: Setting, dtype: str) -> None:
-    """Check that both make the same weights of the first samples; it also compiles fastbp."""
-    X, y = (array[:1000] for array in setting.samples(dtype))
+    """Check that both make the same weights of the first samples; it also compiles fastbp.
+
+    Weights of a layer that scikit-learn itself moves by more than a tenth of the bound when X changes by one ULP say
+    nothing: of 784-100-100-10 in float32 Adam magnifies the rounding of gradients that are nearly 0.
+    """
+    X, y = setting.samples(dtype)
+    X, y = X[:1000], y[:1000]
     with unconverged():
         fast, plain = (setting.estimator(name, max_iter=2).fit(X, y) for name in IMPLEMENTATIONS)
+        moved = setting.estimator("sklearn", max_iter=2).fit(nudged(X), y)
     if setting.parameters.get("solver") == "lbfgs" and dtype == "float32":
         return
-    for mine, other in zip(fast.coefs_ + fast.intercepts_, plain.coefs_ + plain.intercepts_, strict=True):
-        assert np.abs(mine - other).max() <= EQUAL[dtype] * np.abs(other).max()
+    layers = [fit.coefs_ + fit.intercepts_ for fit in (fast, plain, moved)]
+    compared = 0
+    for mine, other, beside in zip(*layers, strict=True):
+        bound = EQUAL[dtype] * np.abs(other).max()
+        if np.abs(beside - other).max() <= bound / 10:
+            compared += 1
+            assert np.abs(mine - other).max() <= bound
+    assert compared >= len(plain.coefs_)
     assert abs(fast.loss_ - plain.loss_) <= EQUAL[dtype] * max(1, plain.loss_)
 
 
