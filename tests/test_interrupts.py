@@ -193,30 +193,30 @@ FITS = """
 """
 
 
+def interrupt_fits(which: str, cases: Cases, folder: Path) -> None:
+    """Interrupt and check the fits of that range; enough of them in the midst of their mini-batches."""
+    assert FITS.count("range(200)") == 1
+    tried, held, in_the_midst, failures = run(FITS.replace("range(200)", which), folder)
+    cases.count(tried, held, "\n".join(failures))
+    assert in_the_midst >= tried / 4
+
+
 @pytest.mark.hazard("interrupt", "SIGINT at random moments of fits: within a mini-batch, to the bit")
 def test_interrupted_fits(cases: Cases, tmp_path: Path) -> None:
     """The weights are those of a completed mini-batch, no thread is left, and the network trains on as if none was."""
-    tried, held, in_the_midst, failures = run(FITS, tmp_path)
-    cases.count(tried, held, "\n".join(failures))
-    assert in_the_midst >= tried / 4
+    interrupt_fits("range(200)", cases, tmp_path)
 
 
 @pytest.mark.hazard("interrupt", "SIGINT at random moments of fits that the caller computes: to the bit")
 def test_interrupted_fits_without_a_team(cases: Cases, tmp_path: Path) -> None:
     """Small mini-batches have no thread of their own: an interrupt is felt between two of the caller's portions."""
-    assert FITS.count("range(200)") == 1
-    tried, held, in_the_midst, failures = run(FITS.replace("range(200)", "range(200, 230)"), tmp_path)
-    cases.count(tried, held, "\n".join(failures))
-    assert in_the_midst >= tried / 4
+    interrupt_fits("range(200, 230)", cases, tmp_path)
 
 
 @pytest.mark.hazard("interrupt", "SIGINT at random moments of fits that the caller computes while a thread draws")
 def test_interrupted_fits_beside_a_drawing_thread(cases: Cases, tmp_path: Path) -> None:
     """The caller feels it between two calls of the kernel, and waits for the thread."""
-    assert FITS.count("range(200)") == 1
-    tried, held, in_the_midst, failures = run(FITS.replace("range(200)", "range(230, 290)"), tmp_path)
-    cases.count(tried, held, "\n".join(failures))
-    assert in_the_midst >= tried / 4
+    interrupt_fits("range(230, 290)", cases, tmp_path)
 
 
 @pytest.mark.hazard("interrupt", "a second SIGINT while the first is dealt with")
