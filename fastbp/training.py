@@ -182,7 +182,7 @@ class _Loop:
             unseen = min(plan.epochs - number, self.session.ahead())
             most = together if number else together // SHORTER_AT_FIRST
             count = int(max(1, min(most, unseen)))
-            self.to_draw = int(max(0, min(together, unseen - count)))
+            self.to_draw = int(min(max(1, together), plan.together // n, unseen - count))
             if count > 1:
                 if len(orders) != count * n:  # else they take the place of those before
                     orders = np.empty(count * n, np.int64)

@@ -1,7 +1,7 @@
 """The team: the threads of one call. They are started, waited for and, when anything goes wrong, aborted here.
 
 Threads live inside one call and share nothing with any other: no global pool that a fork would lose or two callers
-would fight for. The caller waits, at most with something else to do meanwhile, so that Ctrl-C works while they compute.
+would fight for. The caller waits, or does meanwhile what Ctrl-C can interrupt.
 
 They are threads of `_thread`: those of `threading` are started and joined in Python, with locks and conditions that
 Ctrl-C can leave locked, or take for ended what has not. Here Ctrl-C comes before or after a start, never within.
