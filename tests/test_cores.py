@@ -292,8 +292,24 @@ class TestOwnCores:
 
     def test_none_where_the_system_does_not_say(self, monkeypatch):
         monkeypatch.undo()
-        monkeypatch.setattr(cores, "open", lambda *arguments, **options: io.BytesIO(), raising=False)
+        monkeypatch.setattr(cores, "_read", lambda path: "")
         assert cores._running() == math.inf
+
+    def test_ctrl_c_as_a_file_of_the_system_is_opened_leaves_none_open(self, monkeypatch):
+        opened = []
+
+        class Interrupted(io.FileIO):
+            def __init__(self, path):
+                super().__init__(path)
+                opened.append(self)
+                raise KeyboardInterrupt
+
+        monkeypatch.undo()
+        monkeypatch.setattr(cores, "FileIO", Interrupted)
+        for read in cores._running, cores._cgroup_quota:
+            with pytest.raises(KeyboardInterrupt):
+                read()
+        assert [file.closed for file in opened] == [True, True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are kept on cores on Linux alone")

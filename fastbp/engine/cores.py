@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from fastbp.arguments import whole
@@ -113,7 +114,7 @@ def _cgroup_quota() -> float | None:
     """Return the CPUs that the control group grants (Linux), None without a limit."""
     folder = Path("/sys/fs/cgroup")
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _read(Path("/proc/self/cgroup")).splitlines()
     except OSError:
         return None
     granted = []
@@ -124,7 +125,7 @@ def _cgroup_quota() -> float | None:
                 own = folder / path.lstrip("/")
                 for level in (own, *own.parents):
                     if (level / "cpu.max").exists():
-                        quota, period = (level / "cpu.max").read_text().split()
+                        quota, period = _read(level / "cpu.max").split()
                         if quota != "max":
                             granted.append(int(quota) / int(period))
                     if level == folder:
@@ -132,9 +133,9 @@ def _cgroup_quota() -> float | None:
             elif "cpu" in controllers.split(","):
                 for own in (folder / controllers / path.lstrip("/"), folder / "cpu"):
                     if (own / "cpu.cfs_quota_us").exists():
-                        quota_us = int((own / "cpu.cfs_quota_us").read_text())
+                        quota_us = int(_read(own / "cpu.cfs_quota_us"))
                         if quota_us > 0:
-                            granted.append(quota_us / int((own / "cpu.cfs_period_us").read_text()))
+                            granted.append(quota_us / int(_read(own / "cpu.cfs_period_us")))
                         break
         except (OSError, ValueError):
             continue
@@ -177,10 +178,22 @@ def own_cores(n_workers: int) -> list[int]:
 def _running() -> float:
     """Return how many threads of this machine compute at the moment, this one among them."""
     try:
-        with open("/proc/loadavg", "rb", buffering=0) as file:
-            return int(file.read(64).split()[3].partition(b"/")[0])
+        return int(_read("/proc/loadavg").split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return math.inf
+
+
+def _read(path: Path | str) -> str:
+    """Return the text of one of the system's files, and leave none open when Ctrl-C comes.
+
+    With `open` it may come between the call and the `with`; here the file is there before it is open.
+    """
+    file = FileIO.__new__(FileIO)
+    try:
+        FileIO.__init__(file, path)
+        return file.readall().decode()
+    finally:
+        file.close()
 
 
 class Call:
