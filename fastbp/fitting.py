@@ -214,6 +214,7 @@ def _descend(
 ) -> History:
     """Train mini-batch by mini-batch."""
     n, all_chosen = len(data.chosen), len(data.chosen) == len(data.samples)
+    shuffle = shuffle and batch_size < n  # one mini-batch has no order
     run = Run(
         network.architecture, network.weights, network.biases, data.samples, data.wanted.array, batch_size=batch_size,
         update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
@@ -223,7 +224,7 @@ def _descend(
     pace = Pace(remembered.schedule, remembered.progress, n, state.history)
 
     def order() -> NDArray[np.int64]:
-        if not shuffle or batch_size >= n:  # one mini-batch has no order
+        if not shuffle:
             return data.chosen
         drawn: NDArray[np.int64] = network._rng.permutation(n)
         return drawn if all_chosen else data.chosen[drawn]
@@ -244,7 +245,7 @@ def _descend(
 
     plan = Plan(
         epochs, n, batch_size, order, pace.rates, steps, data.classify, _validation(data, run),
-        lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
+        lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight, shuffled=shuffle,
     )  # fmt: skip
     drawn_before, before, refused = network._rng.bit_generator.state, network._optimizer, False
     try:

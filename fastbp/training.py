@@ -32,7 +32,7 @@ __all__ = ["Plan", "train"]
 CHUNK_WORK = 4_000_000_000
 # Mini-batches and samples in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
-CHUNK_SAMPLES = 1 << 18
+CHUNK_SAMPLES = 1 << 20
 # The first chunk has fewer epochs: nobody has drawn their orders meanwhile
 SHORTER_AT_FIRST = 3
 
@@ -76,8 +76,10 @@ class Plan:
     penalty_of_sum : float
         L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
         alpha).
+    shuffled : bool
+        Whether the orders differ; else the first of them is that of all epochs.
     together : int
-        Samples in a chunk of several epochs at most, and in the orders that are drawn while it is computed.
+        Samples in the orders of a chunk of several epochs at most, and in those that are drawn while it is computed.
     """
 
     epochs: int
@@ -93,6 +95,7 @@ class Plan:
     finite: bool = True
     sample_weight: NDArray[np.float64] | None = None
     penalty_of_sum: float = 0.0
+    shuffled: bool = True
     together: int = 1 << 17
 
     @property
@@ -103,10 +106,9 @@ class Plan:
 
 @dataclass
 class _Epoch:
-    """One epoch in the making: its samples, mini-batch after mini-batch, and how far it has come."""
+    """One epoch in the making, and how far it has come."""
 
     number: int
-    order: NDArray[np.int64]
     samples: int = 0
     cost: float = 0.0
     hits: float = 0.0
@@ -149,9 +151,10 @@ def train(
 
 @dataclass
 class _Chunk:
-    """Mini-batches that are computed without Python: first <= s < last of each of these epochs, and their samples.
+    """Mini-batches that are computed without Python: first <= s < last of each of these epochs.
 
-    Those of several epochs are all of them.
+    Those of several epochs are all of them. The order is that of all samples of each epoch, once where all have the
+    same.
     """
 
     epochs: list[_Epoch]
@@ -176,27 +179,32 @@ class _Loop:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
         plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
         limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
-        together = min(limit // n_minibatches, plan.together // n)
-        number, orders = 0, np.empty(0, np.int64)
+        kept = plan.together // n if plan.shuffled else math.inf  # epochs whose orders may be kept
+        together = min(limit // n_minibatches, kept)
+        number, order = 0, np.empty(0, np.int64)
         while number < plan.epochs and not self.state.stop:
             unseen = min(plan.epochs - number, self.session.ahead())
-            most = together if number else together // SHORTER_AT_FIRST
+            most = together // SHORTER_AT_FIRST if plan.shuffled and number == 0 else together
             count = int(max(1, min(most, unseen)))
-            self.to_draw = int(min(max(1, together), plan.together // n, unseen - count))
-            if count > 1:
-                if len(orders) != count * n:  # else they take the place of those before
-                    orders = np.empty(count * n, np.int64)
-                for begin in range(0, count * n, n):
-                    orders[begin : begin + n] = self.next_order()
-                epochs = [_Epoch(number + i, orders[i * n : (i + 1) * n]) for i in range(count)]
-                yield _Chunk(epochs, 0, n_minibatches, orders)
-            else:
-                epoch = _Epoch(number, self.next_order())
-                for first in range(0, n_minibatches, limit):
-                    last = min(first + limit, n_minibatches)
-                    order = epoch.order[first * plan.batch_size : last * plan.batch_size]
-                    yield _Chunk([epoch], first, last, order)
+            if plan.shuffled:
+                self.to_draw = int(min(max(1, together), kept, unseen - count))
+                order = self.next_orders(count, order)
+            elif number == 0:
+                order = plan.order()
+            epochs = [_Epoch(number + i) for i in range(count)]
+            for first in range(0, n_minibatches, limit):  # all of them, where there are several epochs
+                yield _Chunk(epochs, first, min(first + limit, n_minibatches), order)
             number += count
+
+    def next_orders(self, count: int, before: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the orders of the next epochs, one after the other; they may take the place of those before."""
+        n = self.plan.n_samples
+        if count == 1:
+            return self.next_order()
+        orders = before if len(before) == count * n else np.empty(count * n, np.int64)
+        for begin in range(0, count * n, n):
+            orders[begin : begin + n] = self.next_order()
+        return orders
 
     def next_order(self) -> NDArray[np.int64]:
         """Return the order of the next epoch."""
@@ -240,10 +248,11 @@ class _Loop:
         return (order, starts, rows), rates
 
     def starts(self, chunk: _Chunk) -> NDArray[np.int64]:
-        """Return where each mini-batch of a chunk begins among its samples, and where the last one ends."""
-        begins = np.arange(chunk.last - chunk.first, dtype=np.int64) * self.plan.batch_size
-        of_each = begins + self.plan.n_samples * np.arange(len(chunk.epochs))[:, np.newaxis]
-        starts: NDArray[np.int64] = np.append(of_each, len(chunk.order))
+        """Return where each mini-batch of a chunk begins in its order, and where the last one ends."""
+        plan, epochs = self.plan, np.arange(len(chunk.epochs), dtype=np.int64)[:, np.newaxis]
+        of_each = plan.n_samples * epochs + plan.batch_size * np.arange(chunk.first, chunk.last)
+        end = plan.n_samples * epochs[-1] + min(plan.batch_size * chunk.last, plan.n_samples)
+        starts: NDArray[np.int64] = np.append(of_each, end)
         return starts
 
     def compute(self, chunk: _Chunk) -> str:
@@ -322,7 +331,7 @@ class _Loop:
         lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
         since = chunk
         if skipped > 0:
-            since = _Chunk([first_epoch], 0, chunk.last, first_epoch.order[: chunk.last * self.plan.batch_size])
+            since = _Chunk([first_epoch], 0, chunk.last, chunk.order)
         try:
             run.restore(self.snapshot)
             tables, _ = self.tables(since, run.steps)

@@ -63,12 +63,14 @@ def divisors(
 ) -> NDArray[np.float64]:
     """Return what the sums of each mini-batch are divided by: its samples, or the sum of their weights.
 
-    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], at least one.
+    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], at least one. An order that ends before the
+    mini-batches do begins anew, and so do they.
     """
     if sample_weight is None:
         return (starts[1:] - starts[:-1]).astype(np.float64)
-    total: NDArray[np.float64] = np.add.reduceat(sample_weight[order], starts[:-1])
-    return total
+    first, last = starts[0], min(starts[-1], len(order))
+    once = starts[:-1][starts[:-1] < last]
+    return np.resize(np.add.reduceat(sample_weight[order[first:last]], once - first), len(starts) - 1)
 
 
 def scales(of_each: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -238,6 +240,7 @@ class Run:
     ) -> NDArray[np.float64]:
         """Train on mini-batches s = 0, 1, ...: samples order[starts[s] : starts[s + 1]], with the numbers steps[s].
 
+        An order that ends before the mini-batches do begins anew: epochs that are not shuffled need it once.
         A mini-batch whose SCALE is 0 changes nothing. Returns a row for each: summed cost and hits, weighted, and where
         its PENALTY is not 0 the sum of squared weights before its update. When interrupted it raises; the parameters
         are then those after the last mini-batch that was completed, `steps` counts it, and `report` has its row.

@@ -300,9 +300,9 @@ def train(
 ):
     """One worker's part of consecutive mini-batches; how many were completed, the same for all workers.
 
-    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], its hyper-parameters are steps[s] (float64,
-    columns in layers.py), code is the update's; report[s] receives its summed cost and hits, and the norm of its
-    weights.
+    Mini-batch s consists of the samples order[starts[s] : starts[s + 1]], where the order begins anew at its end; its
+    hyper-parameters are steps[s] (float64, columns in layers.py), code is the update's; report[s] receives its summed
+    cost and hits, and the norm of its weights.
     """
     mode = flush_subnormals()
     done = 0
@@ -312,13 +312,13 @@ def train(
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
-            samples_of, m = pointer(order) + starts[s], starts[s + 1] - starts[s]
+            samples_of, m = pointer(order) + starts[s] % len(order), starts[s + 1] - starts[s]
             step, said = pointer(steps) + s * STEP_COLUMNS, pointer(report) + s * REPORT_COLUMNS
             # once closed, another worker may still be reading what the next forward pass would overwrite
             if is_closed(words):
                 break
             if s + 1 < len(steps) and starts[s + 2] - starts[s + 1] <= BLOCK:
-                following, m_following = pointer(order) + starts[s + 1], starts[s + 2] - starts[s + 1]
+                following, m_following = pointer(order) + starts[s + 1] % len(order), starts[s + 2] - starts[s + 1]
                 fetch_samples(layers, samples, following, m_following, here.weights, worker, n_workers)
             if step[SCALE] > 0.0 and not learn(
                 layers, here, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers

@@ -215,7 +215,8 @@ class Perceptron(MLPParameters, ABC):
         plan = Plan(
             epochs, n, batch_size, descent.order, descent.rates, optimizer.rows, False,
             judge=descent.judge, ahead=descent.ahead, finite=False,
-            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha, together=TOGETHER,
+            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha, shuffled=bool(self.shuffle),
+            together=TOGETHER,
         )  # fmt: skip
         state = TrainingState(self, History(), epochs, n)
         try:
