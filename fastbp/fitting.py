@@ -26,6 +26,7 @@ from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
 from fastbp.inputs import check_trusted, source
 from fastbp.kernels.layers import PENALTY
+from fastbp.kernels.shuffling import shuffle as shuffle_kernel
 from fastbp.measures import classifies, measure
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
 from fastbp.schedules import Pace, Schedule
@@ -213,7 +214,7 @@ def _descend(
     publishes: bool,
 ) -> History:
     """Train mini-batch by mini-batch."""
-    n, all_chosen = len(data.chosen), len(data.chosen) == len(data.samples)
+    n = len(data.chosen)
     shuffle = shuffle and batch_size < n  # one mini-batch has no order
     run = Run(
         network.architecture, network.weights, network.biases, data.samples, data.wanted.array, batch_size=batch_size,
@@ -223,11 +224,10 @@ def _descend(
     state = TrainingState(network, History(), epochs, n)
     pace = Pace(remembered.schedule, remembered.progress, n, state.history)
 
-    def order() -> NDArray[np.int64]:
-        if not shuffle:
-            return data.chosen
-        drawn: NDArray[np.int64] = network._rng.permutation(n)
-        return drawn if all_chosen else data.chosen[drawn]
+    def order(samples: NDArray[np.int64]) -> None:
+        samples[:] = data.chosen
+        if shuffle:
+            shuffle_kernel(samples, network._rng.random(n))
 
     def publish() -> None:
         network._publish(*run.canonical())
@@ -254,7 +254,7 @@ def _descend(
         # as if the orders of epochs that do not count had not been drawn
         network._rng.bit_generator.state = drawn_before
         for _ in range(state.history.epochs):
-            order()
+            order(np.empty_like(data.chosen))
         refused = True
         check_trusted(data.samples)
         refused = False

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +47,12 @@ class Plan:
     batch_size : int
         At most n_samples; the last mini-batch of an epoch may be shorter.
     order : callable
-        Called once an epoch, in order, for some while those before are computed; returns the order of the epoch's
-        samples, int64 (n_samples,).
+        Called once an epoch, in order, for some while those before are computed; puts the order of the epoch's samples
+        into an int64 array (n_samples,).
     rates : callable
         (first, epochs) -> the learning rates, float64, of the optimizer's steps first + 1, first + 2, ..., which belong
-        to those epochs of this training (int64, from 0). Asked where a chunk begins, and again for the same steps after
-        an error.
+        to those epochs of this training (int64, from 0). Asked before a chunk begins, for some while the one before is
+        computed, and again for the same steps after an error.
     steps : callable
         (first, rates) -> the numbers for the steps first + 1, first + 2, ... at these learning rates, one row each; all
         but SCALE.
@@ -85,7 +84,7 @@ class Plan:
     epochs: int
     n_samples: int
     batch_size: int
-    order: Callable[[], NDArray[np.int64]]
+    order: Callable[[NDArray[np.int64]], None]
     rates: Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
     steps: Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
     classify: bool
@@ -149,21 +148,22 @@ def train(
             loop.carry_out(chunk)
 
 
+Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # order, starts and steps of mini-batches
+
+
 @dataclass
 class _Chunk:
     """Mini-batches that are computed without Python: first <= s < last of each of these epochs.
 
-    Those of several epochs are all of them. The order is that of all samples of each epoch, once where all have the
+    Those of several epochs are all of them. Their order is that of all samples of each epoch, once where all have the
     same.
     """
 
     epochs: list[_Epoch]
     first: int
     last: int
-    order: NDArray[np.int64]
-
-
-Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # order, starts and steps of mini-batches
+    tables: Tables
+    rates: NDArray[np.float64]
 
 
 class _Loop:
@@ -171,49 +171,64 @@ class _Loop:
 
     def __init__(self, run: Run, plan: Plan, session: Session) -> None:
         self.run, self.plan, self.session, self.state = run, plan, session, session.state
+        self.steps = run.steps  # of the optimizer before the first epoch
+        # mini-batches in a chunk; epochs whose orders may be kept; epochs in a chunk
+        self.limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
+        self.kept = plan.together // plan.n_samples if plan.shuffled else plan.epochs
+        self.together = min(self.limit // plan.n_minibatches, self.kept)
         self.snapshot: Any = None  # from where the first epoch of the present chunk begins
-        self.drawn: deque[NDArray[np.int64]] = deque()  # orders of the epochs to come
-        self.to_draw = 0  # orders that may be drawn while the present chunk is computed
+        self.number = 0  # of the next epoch
+        self.unseen = 0  # epochs from there on in which nobody can have a say any more
+        self.following: _Chunk | None = None  # their first chunk, if it is ready
+        self.spare = np.empty(0, np.int64)  # where their orders may lie
 
     def chunks(self) -> Iterator[_Chunk]:
         """Cut the epochs into chunks: parts of an epoch, or whole epochs as long as nobody looks in between."""
-        plan, n, n_minibatches = self.plan, self.plan.n_samples, self.plan.n_minibatches
-        limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // self.run.work))
-        kept = plan.together // n if plan.shuffled else math.inf  # epochs whose orders may be kept
-        together = min(limit // n_minibatches, kept)
-        number, order = 0, np.empty(0, np.int64)
-        while number < plan.epochs and not self.state.stop:
-            unseen = min(plan.epochs - number, self.session.ahead())
-            most = together // SHORTER_AT_FIRST if plan.shuffled and number == 0 else together
-            count = int(max(1, min(most, unseen)))
-            if plan.shuffled:
-                self.to_draw = int(min(max(1, together), kept, unseen - count))
-                order = self.next_orders(count, order)
-            elif number == 0:
-                order = plan.order()
-            epochs = [_Epoch(number + i) for i in range(count)]
-            for first in range(0, n_minibatches, limit):  # all of them, where there are several epochs
-                yield _Chunk(epochs, first, min(first + limit, n_minibatches), order)
-            number += count
+        plan, order = self.plan, np.empty(0, np.int64)
+        while self.number < plan.epochs and not self.state.stop:
+            self.unseen = int(min(plan.epochs - self.number, self.session.ahead()))
+            if self.following is not None:
+                chunk, self.spare = self.following, order
+            else:
+                shorter = SHORTER_AT_FIRST if self.number == 0 and plan.shuffled else 1
+                chunk = self.begin(self.together // shorter, order)
+            self.following, order = None, chunk.tables[0]
+            if not plan.shuffled:
+                self.spare = order  # which they share
+            self.number += len(chunk.epochs)
+            self.unseen -= len(chunk.epochs)
+            yield chunk
+            while chunk.last < plan.n_minibatches:
+                chunk = self.cut(chunk.epochs, chunk.last, chunk.last + self.limit, order)
+                yield chunk
 
-    def next_orders(self, count: int, before: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the orders of the next epochs, one after the other; they may take the place of those before."""
-        n = self.plan.n_samples
-        if count == 1:
-            return self.next_order()
-        orders = before if len(before) == count * n else np.empty(count * n, np.int64)
-        for begin in range(0, count * n, n):
-            orders[begin : begin + n] = self.next_order()
-        return orders
+    def prepare(self) -> None:
+        """Make the next epochs' first chunk ready: their orders are drawn, and their numbers told."""
+        self.following = self.begin(self.together, self.spare)
 
-    def next_order(self) -> NDArray[np.int64]:
-        """Return the order of the next epoch."""
-        return self.drawn.popleft() if self.drawn else self.plan.order()
+    def begin(self, most: int, order: NDArray[np.int64]) -> _Chunk:
+        """Return the first chunk of the next epochs, at most so many; `order` may be used for their samples."""
+        n, count = self.plan.n_samples, max(1, min(most, self.unseen))
+        if self.plan.shuffled or self.number == 0:
+            length = n * (count if self.plan.shuffled else 1)
+            order = order if len(order) == length else np.empty(length, np.int64)
+            for begin in range(0, length, n):
+                self.plan.order(order[begin : begin + n])
+        return self.cut([_Epoch(self.number + i) for i in range(count)], 0, self.limit, order)
 
-    def draw_ahead(self) -> None:
-        """Draw the orders of the next chunk, in which nobody can have a say any more."""
-        while len(self.drawn) < self.to_draw:
-            self.drawn.append(self.plan.order())
+    def cut(self, epochs: list[_Epoch], first: int, last: int, order: NDArray[np.int64]) -> _Chunk:
+        """Return the mini-batches first <= s < last of these epochs, as far as there are so many."""
+        plan, last = self.plan, min(last, self.plan.n_minibatches)
+        starts = np.append(
+            plan.n_samples * np.arange(len(epochs))[:, np.newaxis] + plan.batch_size * np.arange(first, last),
+            plan.n_samples * (len(epochs) - 1) + min(plan.batch_size * last, plan.n_samples),
+        )
+        before = self.steps + plan.n_minibatches * epochs[0].number + first
+        rates = plan.rates(before, epochs[0].number + np.repeat(np.arange(len(epochs)), last - first))
+        rows = plan.steps(before, rates)
+        rows[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
+        rows[:, PENALTY] += plan.penalty_of_sum * rows[:, SCALE]
+        return _Chunk(epochs, first, last, (order, starts, rows), rates)
 
     def carry_out(self, chunk: _Chunk) -> None:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
@@ -236,34 +251,15 @@ class _Loop:
             done = state.history.epochs if state.kept_epoch is None else state.kept_epoch
             raise FloatingPointError(trouble.format(done=done))
 
-    def tables(self, chunk: _Chunk, steps: int) -> tuple[Tables, NDArray[np.float64]]:
-        """Return what the run needs for a chunk after so many steps, and the learning rates."""
-        order, starts = np.ascontiguousarray(chunk.order), self.starts(chunk)
-        numbers = chunk.epochs[0].number + np.arange(len(chunk.epochs), dtype=np.int64)
-        epochs = np.repeat(numbers, chunk.last - chunk.first)
-        rates = self.plan.rates(steps, epochs)
-        rows = self.plan.steps(steps, rates)
-        rows[:, SCALE] = scales(divisors(order, starts, self.plan.sample_weight))
-        rows[:, PENALTY] += self.plan.penalty_of_sum * rows[:, SCALE]
-        return (order, starts, rows), rates
-
-    def starts(self, chunk: _Chunk) -> NDArray[np.int64]:
-        """Return where each mini-batch of a chunk begins in its order, and where the last one ends."""
-        plan, epochs = self.plan, np.arange(len(chunk.epochs), dtype=np.int64)[:, np.newaxis]
-        of_each = plan.n_samples * epochs + plan.batch_size * np.arange(chunk.first, chunk.last)
-        end = plan.n_samples * epochs[-1] + min(plan.batch_size * chunk.last, plan.n_samples)
-        starts: NDArray[np.int64] = np.append(of_each, end)
-        return starts
-
     def compute(self, chunk: _Chunk) -> str:
         """Compute a chunk and count it; where that fails, go back to the last good epoch and say what happened."""
         run = self.run
         before = run.steps
-        tables, rates = self.tables(chunk, before)
         started = time.perf_counter()
         try:
-            meanwhile = self.draw_ahead if len(self.drawn) < self.to_draw else None
-            report = run.minibatches(*tables, meanwhile=meanwhile)
+            ready = self.following is not None or not self.kept or self.unseen < 1
+            meanwhile = None if ready else self.prepare
+            report = run.minibatches(*chunk.tables, meanwhile=meanwhile)
             seconds = time.perf_counter() - started
             finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
         except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
@@ -274,7 +270,7 @@ class _Loop:
                     run.restore(self.snapshot)
                 else:
                     report = run.report[: run.steps - before]
-                    self.count(chunk, report, tables, rates, time.perf_counter() - started)
+                    self.count(chunk, report, time.perf_counter() - started)
                     for epoch in chunk.epochs:
                         if epoch.samples == self.plan.n_samples:
                             _close(epoch, self.plan, self.state.history)
@@ -287,19 +283,12 @@ class _Loop:
         if not finite:
             trouble, good = self.go_back(chunk, report[:, COST])
             report, seconds = report[:good], seconds * good / len(report)
-        self.count(chunk, report, tables, rates, seconds)
+        self.count(chunk, report, seconds)
         return trouble
 
-    def count(
-        self,
-        chunk: _Chunk,
-        report: NDArray[np.float64],
-        tables: Tables,
-        rates: NDArray[np.float64],
-        seconds: float,
-    ) -> None:
+    def count(self, chunk: _Chunk, report: NDArray[np.float64], seconds: float) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
-        _, starts, steps = tables
+        _, starts, steps = chunk.tables
         n, of_epoch = len(report), chunk.last - chunk.first
         n_of_each, steps = starts[1 : n + 1] - starts[:n], steps[:n]
         sums = np.zeros((2, len(chunk.epochs), of_epoch))
@@ -315,7 +304,7 @@ class _Loop:
         for begin, epoch, (cost, hits) in zip(range(0, n, of_epoch), chunk.epochs, totals, strict=False):
             count = min(of_epoch, n - begin)
             if chunk.first == 0:
-                epoch.learning_rate = float(rates[begin])
+                epoch.learning_rate = float(chunk.rates[begin])
             epoch.cost, epoch.hits = cost, hits
             epoch.samples = min((chunk.first + count) * self.plan.batch_size, self.plan.n_samples)
             epoch.seconds += seconds * count / n
@@ -329,12 +318,10 @@ class _Loop:
         first_epoch, skipped = chunk.epochs[0], chunk.first
         bad = np.append(~np.isfinite(costs), True)
         lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
-        since = chunk
-        if skipped > 0:
-            since = _Chunk([first_epoch], 0, chunk.last, chunk.order)
         try:
             run.restore(self.snapshot)
-            tables, _ = self.tables(since, run.steps)
+            since = chunk if skipped == 0 else self.cut([first_epoch], 0, chunk.last, chunk.tables[0])
+            tables = since.tables
             _advance(run, tables, 0, skipped)
             place = _first_overflow(run, tables, skipped, lost)
             seen = place == lost and lost - skipped < len(costs)  # X that was changed meanwhile shows it nowhere again

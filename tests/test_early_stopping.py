@@ -260,7 +260,16 @@ def plan_of(epochs, judge, *, ahead=None, rates=None, **options):
         return np.full(len(epochs), 0.1)
 
     plan = Plan(
-        epochs, 30, 10, lambda: np.arange(30), rates or constant, steps, True, judge=judge, ahead=ahead, **options
+        epochs,
+        30,
+        10,
+        lambda samples: np.copyto(samples, np.arange(30)),
+        rates or constant,
+        steps,
+        True,
+        judge=judge,
+        ahead=ahead,
+        **options,
     )
     return run, plan, TrainingState(network, History(), epochs, 30)
 

@@ -8,8 +8,9 @@ from networks import DTYPES, Calling, X, Y, bits, fit, make
 
 import fastbp
 import fastbp.fitting
-from fastbp import Callback
+from fastbp import Adam, Callback
 from fastbp.engine.run import Run
+from fastbp.schedules import InverseScaling
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,14 +47,13 @@ def test_the_global_generator_is_neither_used_nor_changed():
 def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs, in_caller):
     """Where a core is left, one draws while another computes: neither more orders nor others, however often."""
     ahead = []
-    draw_ahead = fastbp.training._Loop.draw_ahead
+    prepare = fastbp.training._Loop.prepare
 
     def counting(self):
-        before = len(self.drawn)
-        draw_ahead(self)
-        ahead.append(len(self.drawn) - before)
+        prepare(self)
+        ahead.append(len(self.following.epochs))
 
-    monkeypatch.setattr(fastbp.training._Loop, "draw_ahead", counting)
+    monkeypatch.setattr(fastbp.training._Loop, "prepare", counting)
     networks = make(), make()
     work = fastbp.engine.run.work_of(networks[0].architecture, X, 10)  # of a mini-batch: of all it is too much at once
     monkeypatch.setattr(fastbp.engine.run, "WORK_IN_CALLER", work if in_caller else 0)
@@ -67,7 +67,8 @@ def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs, in_c
     )
     for network, n_threads in zip(networks, (None, 1), strict=True):
         for part in (epochs, 2):
-            network.fit(X, Y, epochs=part, batch_size=10, verbose=False, n_threads=n_threads)
+            optimizer = Adam(InverseScaling(0.01, per="step"))  # the rates are told ahead, too
+            network.fit(X, Y, epochs=part, batch_size=10, optimizer=optimizer, verbose=False, n_threads=n_threads)
             assert sum(ahead) == (part - 1 if n_threads is None else 0), "only beside one thread not asked for"
             later_chunks = -(-(part - 1) // 5)
             drawing = later_chunks if n_threads is None else 0

@@ -131,12 +131,11 @@ class Descent:
             return 1
         return max(1, self.improvement.patience + 1 - self.improvement.count)
 
-    def order(self) -> NDArray[np.int64]:
-        """Plan one epoch more; return the order of its samples."""
+    def order(self, samples: NDArray[np.int64]) -> None:
+        """Plan one epoch more: put the order of its samples there."""
         if self.rng is not None:
-            self.samples = self.samples.copy()  # those of the epoch before may be in use
             self.rng.shuffle(self.samples)
-        return self.samples
+        samples[:] = self.samples
 
     def rates(self, first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the learning rate of each mini-batch, which belongs to the epoch with that number."""

@@ -210,7 +210,6 @@ class Perceptron(MLPParameters, ABC):
             rng=self._random_state if self.shuffle else None, samples=samples, improvement=improvement,
             holdout=holdout, t=self.t_, verbose=bool(self.verbose),
         )  # fmt: skip
-        del samples  # the descent goes on to other orders
         epochs = 1 if incremental else int(self.max_iter)
         plan = Plan(
             epochs, n, batch_size, descent.order, descent.rates, optimizer.rows, False,
