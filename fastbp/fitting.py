@@ -26,7 +26,7 @@ from fastbp.engine.sparse import SparseRows
 from fastbp.history import History, TrainingState
 from fastbp.inputs import check_trusted, source
 from fastbp.kernels.layers import PENALTY
-from fastbp.kernels.shuffling import shuffle as shuffle_kernel
+from fastbp.kernels.shuffling import shuffle as shuffle_samples
 from fastbp.measures import classifies, measure
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState, optimizer_of
 from fastbp.schedules import Pace, Schedule
@@ -215,7 +215,7 @@ def _descend(
 ) -> History:
     """Train mini-batch by mini-batch."""
     n = len(data.chosen)
-    shuffle = shuffle and batch_size < n  # one mini-batch has no order
+    shuffled = shuffle and batch_size < n  # one mini-batch has no order
     run = Run(
         network.architecture, network.weights, network.biases, data.samples, data.wanted.array, batch_size=batch_size,
         update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
@@ -226,8 +226,7 @@ def _descend(
 
     def order(samples: NDArray[np.int64]) -> None:
         samples[:] = data.chosen
-        if shuffle:
-            shuffle_kernel(samples, network._rng.random(n))
+        shuffle_samples(samples, network._rng.random(n))
 
     def publish() -> None:
         network._publish(*run.canonical())
@@ -244,8 +243,8 @@ def _descend(
         network._optimizer = before if refused else optimizer
 
     plan = Plan(
-        epochs, n, batch_size, order, pace.rates, steps, data.classify, _validation(data, run),
-        lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight, shuffled=shuffle,
+        epochs, data.chosen, batch_size, order if shuffled else None, pace.rates, steps, data.classify,
+        _validation(data, run), lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
     )  # fmt: skip
     drawn_before, before, refused = network._rng.bit_generator.state, network._optimizer, False
     try:
@@ -253,7 +252,7 @@ def _descend(
     except FloatingPointError:
         # as if the orders of epochs that do not count had not been drawn
         network._rng.bit_generator.state = drawn_before
-        for _ in range(state.history.epochs):
+        for _ in range(state.history.epochs if shuffled else 0):
             order(np.empty_like(data.chosen))
         refused = True
         check_trusted(data.samples)

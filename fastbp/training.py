@@ -43,12 +43,13 @@ class Plan:
     Attributes
     ----------
     epochs : int
-    n_samples : int
+    samples : int64 array (n_samples,)
+        Those of an epoch, in the order that they have where they are not shuffled.
     batch_size : int
         At most n_samples; the last mini-batch of an epoch may be shorter.
-    order : callable
-        Called once an epoch, in order, for some while those before are computed; puts the order of the epoch's samples
-        into an int64 array (n_samples,).
+    order : callable or None
+        Called once an epoch, in order, for some while those before are computed; puts the epoch's samples in their
+        order into an int64 array (n_samples,). None where they are not shuffled.
     rates : callable
         (first, epochs) -> the learning rates, float64, of the optimizer's steps first + 1, first + 2, ..., which belong
         to those epochs of this training (int64, from 0). Asked before a chunk begins, for some while the one before is
@@ -75,16 +76,14 @@ class Plan:
     penalty_of_sum : float
         L2 penalty of the sum of costs rather than of their mean: PENALTY is that much times SCALE more (scikit-learn's
         alpha).
-    shuffled : bool
-        Whether the orders differ; else the first of them is that of all epochs.
     together : int
         Samples in the orders of a chunk of several epochs at most, and in those that are drawn while it is computed.
     """
 
     epochs: int
-    n_samples: int
+    samples: NDArray[np.int64]
     batch_size: int
-    order: Callable[[NDArray[np.int64]], None]
+    order: Callable[[NDArray[np.int64]], None] | None
     rates: Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
     steps: Callable[[int, NDArray[np.float64]], NDArray[np.float64]]
     classify: bool
@@ -94,8 +93,12 @@ class Plan:
     finite: bool = True
     sample_weight: NDArray[np.float64] | None = None
     penalty_of_sum: float = 0.0
-    shuffled: bool = True
     together: int = 1 << 17
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in an epoch."""
+        return len(self.samples)
 
     @property
     def n_minibatches(self) -> int:
@@ -174,7 +177,7 @@ class _Loop:
         self.steps = run.steps  # of the optimizer before the first epoch
         # mini-batches in a chunk; epochs whose orders may be kept; epochs in a chunk
         self.limit = max(1, min(CHUNK_MINIBATCHES, CHUNK_SAMPLES // plan.batch_size, CHUNK_WORK // run.work))
-        self.kept = plan.together // plan.n_samples if plan.shuffled else plan.epochs
+        self.kept = plan.together // plan.n_samples if plan.order else plan.epochs
         self.together = min(self.limit // plan.n_minibatches, self.kept)
         self.snapshot: Any = None  # from where the first epoch of the present chunk begins
         self.number = 0  # of the next epoch
@@ -190,11 +193,9 @@ class _Loop:
             if self.following is not None:
                 chunk, self.spare = self.following, order
             else:
-                shorter = SHORTER_AT_FIRST if self.number == 0 and plan.shuffled else 1
+                shorter = SHORTER_AT_FIRST if self.number == 0 and plan.order else 1
                 chunk = self.begin(self.together // shorter, order)
             self.following, order = None, chunk.tables[0]
-            if not plan.shuffled:
-                self.spare = order  # which they share
             self.number += len(chunk.epochs)
             self.unseen -= len(chunk.epochs)
             yield chunk
@@ -209,10 +210,11 @@ class _Loop:
     def begin(self, most: int, order: NDArray[np.int64]) -> _Chunk:
         """Return the first chunk of the next epochs, at most so many; `order` may be used for their samples."""
         n, count = self.plan.n_samples, max(1, min(most, self.unseen))
-        if self.plan.shuffled or self.number == 0:
-            length = n * (count if self.plan.shuffled else 1)
-            order = order if len(order) == length else np.empty(length, np.int64)
-            for begin in range(0, length, n):
+        if self.plan.order is None:
+            order = self.plan.samples
+        else:
+            order = order if len(order) == count * n else np.empty(count * n, np.int64)
+            for begin in range(0, count * n, n):
                 self.plan.order(order[begin : begin + n])
         return self.cut([_Epoch(self.number + i) for i in range(count)], 0, self.limit, order)
 

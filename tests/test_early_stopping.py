@@ -259,18 +259,7 @@ def plan_of(epochs, judge, *, ahead=None, rates=None, **options):
     def constant(first, epochs):
         return np.full(len(epochs), 0.1)
 
-    plan = Plan(
-        epochs,
-        30,
-        10,
-        lambda samples: np.copyto(samples, np.arange(30)),
-        rates or constant,
-        steps,
-        True,
-        judge=judge,
-        ahead=ahead,
-        **options,
-    )
+    plan = Plan(epochs, np.arange(30), 10, None, rates or constant, steps, True, judge=judge, ahead=ahead, **options)
     return run, plan, TrainingState(network, History(), epochs, 30)
 
 

@@ -93,6 +93,7 @@ def run(code: str, folder: Path) -> Any:
 
 FITS = """
     from fastbp.engine import team
+    from fastbp.kernels.shuffling import shuffle as shuffle_samples
     from fastbp.kernels.threads import ABORT, GENERATION
 
     class Words(np.ndarray):
@@ -158,8 +159,10 @@ FITS = """
         epochs, rest = divmod(steps, per_epoch)
         other = make(sizes)
         other.fit(rows, classes, epochs=epochs, shuffle=shuffle, n_threads=1, verbose=False, **options)
-        order = other._rng.permutation(n) if shuffle else np.arange(n)
+        order = np.arange(n)
         if rest:
+            if shuffle:
+                shuffle_samples(order, other._rng.random(n))
             first = order[:rest * batch_size]
             other.partial_fit(rows[first], classes[first], shuffle=False, n_threads=1, **options)
         assert digest(network) == digest(other), f"not the bits of {steps} mini-batches"

@@ -141,8 +141,7 @@ def test_penalty_of_the_sum() -> None:
         return table
 
     state = TrainingState(None, History(), 1, 7)
-    plan = Plan(1, 7, 4, lambda samples: np.copyto(samples, np.arange(7)), rates, steps, False, penalty_of_sum=0.3)
-    train(run, plan, state)
+    train(run, Plan(1, np.arange(7), 4, None, rates, steps, False, penalty_of_sum=0.3), state)
     expected = [*problem.wide()[0]], [*problem.wide()[1]]
     total = 0.0
     for part in slice(0, 4), slice(4, 7):

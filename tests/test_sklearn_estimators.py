@@ -292,8 +292,8 @@ def test_numbers_that_are_not_finite_go_on_where_the_plan_bears_them() -> None:
     optimizer = SGDOptimizer(1e200, "constant", 0.0, False, 0.5)
     state = TrainingState(None, History(), 4, 60)
     plan = Plan(
-        4, 60, 60, lambda samples: np.copyto(samples, np.arange(60)),
-        lambda first, epochs: np.full(len(epochs), 1e200), optimizer.rows, False, finite=False,
+        4, np.arange(60), 60, None, lambda first, epochs: np.full(len(epochs), 1e200), optimizer.rows, False,
+        finite=False,
     )  # fmt: skip
     train(run, plan, state)
     assert run.steps == len(state.history.loss) == 4

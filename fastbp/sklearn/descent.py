@@ -83,8 +83,8 @@ class Descent:
     run : Run
     optimizer : SGDOptimizer or AdamOptimizer
         Its learning rate is changed while the epochs go by.
-    rng : numpy.random.RandomState or None
-        Shuffles the samples before each epoch; None leaves them in order.
+    rng : numpy.random.RandomState
+        Shuffles the samples before each epoch.
     samples : int64 array
         The rows of X that are trained on.
     improvement : Improvement
@@ -108,7 +108,7 @@ class Descent:
         run: Run,
         optimizer: SGDOptimizer | AdamOptimizer,
         *,
-        rng: np.random.RandomState | None,
+        rng: np.random.RandomState,
         samples: NDArray[np.int64],
         improvement: Improvement,
         holdout: Holdout | None,
@@ -133,8 +133,7 @@ class Descent:
 
     def order(self, samples: NDArray[np.int64]) -> None:
         """Plan one epoch more: put the order of its samples there."""
-        if self.rng is not None:
-            self.rng.shuffle(self.samples)
+        self.rng.shuffle(self.samples)
         samples[:] = self.samples
 
     def rates(self, first: int, epochs: NDArray[np.int64]) -> NDArray[np.float64]:

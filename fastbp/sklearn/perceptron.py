@@ -207,15 +207,14 @@ class Perceptron(MLPParameters, ABC):
         )
         descent = Descent(
             run, optimizer,
-            rng=self._random_state if self.shuffle else None, samples=samples, improvement=improvement,
-            holdout=holdout, t=self.t_, verbose=bool(self.verbose),
+            rng=self._random_state, samples=samples, improvement=improvement, holdout=holdout, t=self.t_,
+            verbose=bool(self.verbose),
         )  # fmt: skip
         epochs = 1 if incremental else int(self.max_iter)
         plan = Plan(
-            epochs, n, batch_size, descent.order, descent.rates, optimizer.rows, False,
+            epochs, samples, batch_size, descent.order if self.shuffle else None, descent.rates, optimizer.rows, False,
             judge=descent.judge, ahead=descent.ahead, finite=False,
-            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha, shuffled=bool(self.shuffle),
-            together=TOGETHER,
+            sample_weight=problem.sample_weight, penalty_of_sum=self.alpha, together=TOGETHER,
         )  # fmt: skip
         state = TrainingState(self, History(), epochs, n)
         try:
