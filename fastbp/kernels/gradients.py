@@ -50,8 +50,9 @@ from fastbp.kernels.shares import (
     transposed_rows,
 )
 from fastbp.kernels.simd import fma, lanes, load, load_first, load_wide, no_sum, store, store_rounded, wide_zeros, widen
-from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.tiles import (
+    FEW_NARROW,
+    FEW_WIDE,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -68,6 +69,7 @@ from fastbp.kernels.tiles import (
     turn,
     zeros,
 )
+from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.updates import update
 from fastbp.kernels.zeros import collect_columns, columns_of, gradient_by_panel
 
@@ -97,6 +99,28 @@ def weight_gradient(shape, inputs, k, end, delta, stride, slab, sums):
             store_tile(sums, tile)
             first += slab.block
         sums = sums + rows * n_columns(shape, delta)
+
+
+@jit
+def is_few(layer, weights, wide):
+    """Whether a panel of one register, of a layer above another, has so few neurons that most lanes would be idle."""
+    return not wide and layer[WT] >= 0 and layer[N_OUT] <= min(lanes(weights) // 2, n_rows(FEW_NARROW, weights))
+
+
+@jit
+def few_gradient(inputs, k, n_k, delta, stride, index, n, slab, tile, sums):
+    """`weight_gradient` of n_k inputs and the few neurons n of a panel: here the neurons are the rows of a tile."""
+    outline()
+    v, end = lanes(delta), min(k + n_k, inputs.n)
+    for r in range(n_k):
+        store(sums + r * v, no_sum(delta))
+    deltas = Inputs(delta, index, stride, n, inputs.bits)
+    for first in range(k, end, v):
+        a = inputs.a + (inputs.index[0] * inputs.stride + first)
+        weight_gradient(FEW_NARROW, deltas, 0, n, a, inputs.stride, slab, tile)
+        for r in range(min(v, end - first)):
+            for j in range(n):
+                sums[(first - k + r) * v + j] = tile[j * v + r]
 
 
 @jit
@@ -148,12 +172,18 @@ def transpose_strip(layer, w, k, end, columns, j, wt):
 
 
 @jit
+def scratch_of(workspace, worker, weights):
+    """A worker's own memory for the gradient of a strip, none of which is larger than one of two registers."""
+    return workspace.scratch + worker * (STRIP * n_columns(WIDE, weights) + GAP)
+
+
+@jit
 def place_of(q, parameters, workspace, worker, slab):
     """Where the gradient of the parameters from q on is computed: by the worker in its scratch, unless it is kept."""
     if slab.asked == PART:
         return workspace.parts + (slab.part * workspace.part_size + q)
     if slab.first and slab.last:
-        return workspace.scratch + worker * (STRIP * n_columns(WIDE, parameters.weights) + GAP)  # no strip is larger
+        return scratch_of(workspace, worker, parameters.weights)
     return parameters.sums + q
 
 
@@ -187,24 +217,30 @@ def gather_columns(inputs, m, k, n, workspace, worker):
 
 
 @jit
-def tile_rows(weights, wide, tall):
-    """Inputs k of a tile of two registers or one, of more rows or fewer."""
-    if wide:
-        return n_rows(TALL_WIDE, weights) if tall else n_rows(WIDE, weights)
-    return n_rows(TALL_NARROW, weights) if tall else n_rows(NARROW_TILE, weights)
+def tile_rows(weights, wide, n_in):
+    """Inputs k of a tile of two registers or one that fits so many inputs."""
+    if n_in <= n_rows(FEW_WIDE, weights):
+        return n_rows(FEW_WIDE, weights)
+    if fits_tall(weights, n_in):
+        return n_rows(TALL_WIDE, weights) if wide else n_rows(TALL_NARROW, weights)
+    return n_rows(WIDE, weights) if wide else n_rows(NARROW_TILE, weights)
 
 
 @jit
-def gradient_by(wide, tall, inputs, k, end, delta, stride, slab, sums):
-    """`weight_gradient` by tiles of that shape."""
-    if wide and tall:
-        weight_gradient(TALL_WIDE, inputs, k, end, delta, stride, slab, sums)
-    elif wide:
+def gradient_by(wide, rows, inputs, k, end, delta, stride, slab, sums):
+    """`weight_gradient` by tiles of two registers or one and so many rows."""
+    if wide and rows == n_rows(FEW_WIDE, delta):
+        weight_gradient(FEW_WIDE, inputs, k, end, delta, stride, slab, sums)
+    elif wide and rows == n_rows(WIDE, delta):
         weight_gradient(WIDE, inputs, k, end, delta, stride, slab, sums)
-    elif tall:
-        weight_gradient(TALL_NARROW, inputs, k, end, delta, stride, slab, sums)
-    else:
+    elif wide:
+        weight_gradient(TALL_WIDE, inputs, k, end, delta, stride, slab, sums)
+    elif rows == n_rows(FEW_NARROW, delta):
+        weight_gradient(FEW_NARROW, inputs, k, end, delta, stride, slab, sums)
+    elif rows == n_rows(NARROW_TILE, delta):
         weight_gradient(NARROW_TILE, inputs, k, end, delta, stride, slab, sums)
+    else:
+        weight_gradient(TALL_NARROW, inputs, k, end, delta, stride, slab, sums)
 
 
 @jit
@@ -215,9 +251,8 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
     """
     outline()
     weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
-    n_in, tall = layer[N_IN], fits_tall(weights, layer[N_IN])
+    n_in, rows = layer[N_IN], tile_rows(weights, wide, layer[N_IN])
     columns = n_columns(WIDE, weights) if wide else lanes(weights)
-    rows = tile_rows(weights, wide, tall)
     delta = workspace.delta + (layer[A] + slab.begin * layer[STRIDE] + j)
     penalty = hyper.penalty if layer[PENALISED] else 0.0
     end = min(k + STRIP, n_in)
@@ -225,7 +260,8 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
     if slab.last and penalty != 0.0:
         square(layer, weights + strip, k, end - k, columns, j, workspace)
     # few samples: an update of a strip costs less than those of its tiles
-    at_once = rows if slab.m >= FETCHED_AHEAD and slab.asked != SUM else STRIP
+    few = is_few(layer, weights, wide) and slab.first
+    at_once = rows if slab.m >= FETCHED_AHEAD and slab.asked != SUM and not few else STRIP
     for first in range(k, end, at_once):
         last = min(first + at_once, end)
         n_k = rounded_up(last - first, rows)
@@ -240,10 +276,14 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
         elif layer[WORDS]:
             at = first - k
             gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
+        elif few:
+            tile = scratch_of(workspace, worker, weights) + STRIP * columns
+            index, n = workspace.index, layer[N_OUT]
+            few_gradient(inputs, first, n_k, delta, layer[STRIDE], index, n, slab, tile, g)
         else:
             if first + n_k > inputs.n:
                 inputs = gather_columns(inputs, slab.m, first, n_k, workspace, worker)
-            gradient_by(wide, tall, inputs, first, last, delta, layer[STRIDE], slab, g)
+            gradient_by(wide, rows, inputs, first, last, delta, layer[STRIDE], slab, g)
         if slab.last:
             update(hyper.code, weights + q, g, slot_1 + q, slot_2 + q, size, penalty, hyper)
     if slab.last and layer[WT] >= 0:
@@ -299,9 +339,11 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
 
 
 @jit
-def strip_work(weights, wide, tall, n):
-    """What a strip of n inputs is, in multiply-adds of registers for each sample."""
-    return rounded_up(n, tile_rows(weights, wide, tall)) * (2 if wide else 1)
+def strip_work(layer, weights, wide, n):
+    """What n inputs of a layer are, in multiply-adds of registers for each sample: of strips as much as of their sum."""
+    if is_few(layer, weights, wide):
+        return rounded_up(n, 8) * n_rows(FEW_NARROW, weights) // lanes(weights)
+    return rounded_up(n, tile_rows(weights, wide, layer[N_IN])) * (2 if wide else 1)
 
 
 @jit
@@ -309,8 +351,7 @@ def layer_work(layer, weights, n):
     """What the strips of a layer's first n inputs are."""
     if is_single(layer):
         return n // lanes(weights) + 1
-    tall = fits_tall(weights, layer[N_IN])
-    return layer[PANELS] * strip_work(weights, True, tall, n) + layer[NARROW] * strip_work(weights, False, tall, n)
+    return layer[PANELS] * strip_work(layer, weights, True, n) + layer[NARROW] * strip_work(layer, weights, False, n)
 
 
 @jit
@@ -333,12 +374,12 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     """
     weights, n_in = parameters.weights, layer[N_IN]
     wide_columns, narrow = n_columns(WIDE, weights), lanes(weights)
-    split, tall = layer[PANELS] * wide_columns, fits_tall(weights, n_in)
+    split = layer[PANELS] * wide_columns
     if is_single(layer):
         if begin <= 2 * before + layer_work(layer, weights, n_in) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
-    rows = max(tile_rows(weights, True, tall), tile_rows(weights, False, tall))
+    rows = max(tile_rows(weights, True, n_in), tile_rows(weights, False, n_in))
     several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
     for k in range(0, n_in, STRIP):
@@ -347,7 +388,7 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         j = first_j
         while j < last_j:
             wide = j < split
-            work = strip_work(weights, wide, tall, min(STRIP, n_in - k))
+            work = strip_work(layer, weights, wide, min(STRIP, n_in - k))
             if begin <= 2 * before + work < end:
                 if layer[WORDS] and not is_prepared:
                     collect_columns(layer, inputs, k, slab, columns_of(workspace, worker))
