@@ -187,7 +187,8 @@ def test_buffers_kept_are_small():
         assert sum(array.nbytes for array in [*arrays, buffers.inputs, buffers.outputs]) <= 250_000 + 3 * row, sizes
 
 
-def test_buffers_for_many_are_kept_once_and_leave_no_trace():
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_buffers_for_many_are_kept_and_leave_no_trace(n_threads):
     """Whatever was computed in them before, a NaN too: the bits are those of new buffers."""
     architecture = make((20, 50, 3), "float64").architecture
     used, (weights, biases) = (
@@ -198,7 +199,7 @@ def test_buffers_for_many_are_kept_once_and_leave_no_trace():
 
     def outputs(evaluator, X):
         result = np.empty((len(X), 3))
-        evaluator.evaluate(packed, X, wanted={1: result}, n_threads=1)
+        evaluator.evaluate(packed, X, wanted={1: result}, n_threads=n_threads)
         return result.tobytes()
 
     for n in 1000, 700, 900, 5000, 200:
@@ -206,11 +207,11 @@ def test_buffers_for_many_are_kept_once_and_leave_no_trace():
         assert n > used.few
         outputs(used, np.full((800, 20), np.nan))
         assert outputs(used, X) == outputs(Evaluator(architecture), X)
-        assert len(used._idle_of_many) == 1
-    taken = [used._take_of_many(), used._take_of_many()]
+        assert len(used._idle_of_many) == n_threads
+    taken = [used._take_of_many() for _ in range(9)]
     for buffers in taken:
         used._give_back(buffers)
-    assert used._idle_of_many == taken[:1]
+    assert used._idle_of_many == taken[:8]
     arrays = [array for array in taken[0]._kept_alive if isinstance(array, np.ndarray)]
     assert sum(array.nbytes for array in arrays) <= 200_000
 

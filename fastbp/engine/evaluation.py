@@ -36,7 +36,7 @@ _PIECE_BYTES = 1 << 17  # of activations that a worker keeps: they stay in its s
 _PIECES_PER_WORKER = 8  # so that one whose core is busy with something else leaves its pieces to the others
 # Bytes of activations, inputs and multiply-adds up to which samples are few: the buffers for them are kept
 _FEW_BYTES, _FEW_INPUTS, _FEW_WORK = 1 << 15, 4096, 10_000_000
-_KEPT = 8  # buffers: of so many calls at the same time
+_KEPT = 8  # buffers: for so many workers at the same time
 
 
 @lru_cache(maxsize=64)
@@ -131,7 +131,7 @@ class Evaluator:
         self._outputs = {len(architecture.sizes) - 2}  # the layer that they come from
         self._loss = loss_code(architecture.loss, architecture.output)
         self._idle: list[_BuffersOfFew] = []  # one operation on it is atomic: nobody else has what was taken
-        self._idle_of_many: list[_Buffers] = []  # likewise, one at most, for pieces of many samples
+        self._idle_of_many: list[_Buffers] = []  # likewise, for pieces of many samples
         self._keeps_many = self._rows * row_bytes <= _PIECE_BYTES
 
     def _take(self) -> _BuffersOfFew:
@@ -150,7 +150,7 @@ class Evaluator:
         if isinstance(buffers, _BuffersOfFew):
             if len(self._idle) < _KEPT:
                 self._idle.append(buffers)
-        elif not self._idle_of_many:
+        elif len(self._idle_of_many) < _KEPT:
             self._idle_of_many.append(buffers)
 
     def outputs_of_few(self, weights: Floats, X: NDArray[Any]) -> tuple[Floats, int]:
@@ -245,13 +245,15 @@ class Evaluator:
             n_workers = min(n_workers_for(n_threads, work, WORK_PER_START), -(-n // self._rows))
             if is_open(n_threads):
                 n_workers = share_of(n_workers)
-            kept: _Buffers | None = None
-            if n_workers == 1 and n <= self.few:
-                kept = self._take()
-            elif n_workers == 1 and y is None and self._keeps_many:
-                kept = self._take_of_many()
-            rows, deltas = min(n, self._rows), y is not None
-            team = [kept or _Buffers(self.layout, rows, deltas=deltas) for _ in range(n_workers)]
+            team: list[_Buffers]
+            few, kept = n_workers == 1 and n <= self.few, y is None and self._keeps_many
+            if few:
+                team = [self._take()]
+            elif kept:
+                team = [self._take_of_many() for _ in range(n_workers)]
+            else:
+                rows, deltas = min(n, self._rows), y is not None
+                team = [_Buffers(self.layout, rows, deltas=deltas) for _ in range(n_workers)]
             layers = team[0].layers.copy()
             for l, array in wanted.items():
                 layers[l, column.OUT] = array.ctypes.data
@@ -262,8 +264,8 @@ class Evaluator:
             else:
                 is_long = work >= WORK_PER_INTERRUPT
                 doubtful = _by_team(weights, calls, n, is_long, kept_alive=(team, layers, X, y, wanted, report))
-            if kept is not None:
-                self._give_back(kept)
+            for buffers in team if few or kept else ():
+                self._give_back(buffers)
         return doubtful
 
     def _call(

@@ -340,7 +340,7 @@ def learn_single(layer, parameters, inputs, workspace, worker, slab, hyper):
 
 @jit
 def strip_work(layer, weights, wide, n):
-    """What n inputs of a layer are, in multiply-adds of registers for each sample: of strips as much as of their sum."""
+    """What n inputs of a layer are, in multiply-adds of registers for each sample; of whole strips the sum of each."""
     if is_few(layer, weights, wide):
         return rounded_up(n, 8) * n_rows(FEW_NARROW, weights) // lanes(weights)
     return rounded_up(n, tile_rows(weights, wide, layer[N_IN])) * (2 if wide else 1)
