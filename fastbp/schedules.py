@@ -85,6 +85,8 @@ class Schedule(ABC):
     def rates(self, moments: Moments, progress: Progress) -> NDArray[np.float64]:
         """Return the learning rate of each of these mini-batches, positive and finite float64.
 
+        Called before they are computed, sometimes by another thread while those before them are.
+
         Parameters
         ----------
         moments : Moments

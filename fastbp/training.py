@@ -221,12 +221,12 @@ class _Loop:
     def cut(self, epochs: list[_Epoch], first: int, last: int, order: NDArray[np.int64]) -> _Chunk:
         """Return the mini-batches first <= s < last of these epochs, as far as there are so many."""
         plan, last = self.plan, min(last, self.plan.n_minibatches)
-        starts = np.append(
-            plan.n_samples * np.arange(len(epochs))[:, np.newaxis] + plan.batch_size * np.arange(first, last),
-            plan.n_samples * (len(epochs) - 1) + min(plan.batch_size * last, plan.n_samples),
-        )
+        places, minibatches = np.arange(len(epochs), dtype=np.int64), np.arange(first, last, dtype=np.int64)
+        begins = plan.n_samples * places[:, np.newaxis] + plan.batch_size * minibatches
+        end = plan.n_samples * (len(epochs) - 1) + min(plan.batch_size * last, plan.n_samples)
+        starts = np.append(begins, np.int64(end))
         before = self.steps + plan.n_minibatches * epochs[0].number + first
-        rates = plan.rates(before, epochs[0].number + np.repeat(np.arange(len(epochs)), last - first))
+        rates = plan.rates(before, epochs[0].number + np.repeat(places, last - first))
         rows = plan.steps(before, rates)
         rows[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
         rows[:, PENALTY] += plan.penalty_of_sum * rows[:, SCALE]
