@@ -29,8 +29,9 @@ __all__ = ["Plan", "train"]
 
 # Multiply-adds between two looks of Python: about 50 ms on two cores
 CHUNK_WORK = 4_000_000_000
-# Mini-batches and samples in a chunk at most: their tables stay small
+# Mini-batches in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
+# Samples in a chunk at most: in the smallest networks they take longer than their multiply-adds
 CHUNK_SAMPLES = 1 << 20
 # The first chunk has fewer epochs: nobody has drawn their orders meanwhile
 SHORTER_AT_FIRST = 3

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -276,3 +277,29 @@ def test_a_schedule_of_ones_own_without_rates():
 
 def test_the_module_is_public():
     assert fastbp.schedules.Exponential is Exponential
+
+
+def test_what_a_schedule_raises_in_another_thread_arrives(monkeypatch):
+    """The chunk to come is made ready beside the one at hand: the weights are those that this one leaves."""
+    monkeypatch.setattr(fastbp.engine.run, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(fastbp.engine.run, "share_of", lambda n: n)
+    monkeypatch.setattr(fastbp.training, "CHUNK_MINIBATCHES", 30)
+    networks, asked_by_main = (make(), make()), []
+    work = fastbp.engine.run.work_of(networks[0].architecture, X, 10)  # of a mini-batch: a chunk is too much at once
+    monkeypatch.setattr(fastbp.engine.run, "WORK_IN_CALLER", work)
+
+    class Failing(Schedule):
+        def rates(self, moments, progress):
+            asked_by_main.append(threading.current_thread() is threading.main_thread())
+            if moments.steps[-1] > 100:
+                raise LookupError("mine")
+            return np.full(len(moments.steps), 0.01)
+
+    for network, n_threads in zip(networks, (None, 1), strict=True):
+        asked_by_main.clear()
+        with pytest.raises(LookupError, match="mine"):
+            network.fit(X, Y, epochs=50, batch_size=10, optimizer=Adam(Failing()), verbose=False, n_threads=n_threads)
+        assert all(asked_by_main) == (n_threads == 1)
+        assert network._optimizer.step == 99
+        network.fit(X, Y, batch_size=10, verbose=False)
+    assert bits(networks[0]) == bits(networks[1])
