@@ -139,17 +139,34 @@ def add_parts(q, workspace, slab, sums, n):
 
 
 @jit
+def sum_of_deltas(delta, stride, begin, end):
+    """sum_i delta_ij of rows begin <= i < end for the j of one register, in four chains, which are added in float64."""
+    sum_1, sum_2, sum_3, sum_4 = no_sum(delta), no_sum(delta), no_sum(delta), no_sum(delta)
+    fourfold = end - (end - begin) % 4
+    for i in range(begin, fourfold, 4):
+        row = delta + i * stride
+        sum_1 = sum_1 + load(row)
+        sum_2 = sum_2 + load(row + stride)
+        sum_3 = sum_3 + load(row + 2 * stride)
+        sum_4 = sum_4 + load(row + 3 * stride)
+    for i in range(fourfold, end):
+        sum_1 = sum_1 + load(delta + i * stride)
+    return (widen(sum_1) + widen(sum_2)) + (widen(sum_3) + widen(sum_4))
+
+
+@jit
 def bias_gradient(delta, stride, part, part_size, slab, sums):
-    """sums[j] = sum_i delta_ij in float64 for the j of one register, or += if these samples are not the first."""
+    """sums[j] = sum_i delta_ij for the j of one register, or += if these samples are not the first.
+
+    The blocks are added in float64.
+    """
     total = wide_zeros(delta) if slab.first else widen(load(sums))
     first = 0
     while first < slab.m:
-        block = wide_zeros(delta)
         if slab.asked == SUM:
             block = load_wide(delta, part + first // slab.block * part_size)
         else:
-            for i in range(first, min(first + slab.block, slab.m)):
-                block = block + widen(load(delta + i * stride))
+            block = sum_of_deltas(delta, stride, first, min(first + slab.block, slab.m))
         if slab.asked == PART:
             store(part, block)
         total = total + block
