@@ -18,7 +18,7 @@ from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.layers import LAYER_COLUMNS, SQUARED, STRIP, Parameters
 from fastbp.kernels.simd import lanes_of
-from fastbp.kernels.tiles import NARROW, WIDE, turned_rows
+from fastbp.kernels.tiles import FEW_WIDE, NARROW, WIDE, turned_rows
 
 Floats = NDArray[Any]
 # Inputs of X from which on a z is the sum of two chains, so that two workers can divide weights and X
@@ -62,7 +62,7 @@ class Layout:
             n_in, n_out = architecture.sizes[l : l + 2]
             registers = -(-n_out // lanes)
             panels, narrow = divmod(registers, 2)
-            if registers == 2 and 2 * lanes > 16:  # so that two workers can share the layer
+            if registers == 2 and 2 * lanes > 16 and n_in > FEW_WIDE.rows:  # so that two workers can share the layer
                 panels, narrow = 0, 2
             padded = max(round_up(n_in, rows) for rows in (WIDE.rows, NARROW.rows, turned_rows(lanes)))
             width = registers * lanes

@@ -40,6 +40,7 @@ from fastbp.kernels.memory import copy
 from fastbp.kernels.norms import square, square_single
 from fastbp.kernels.pointers import prefetch
 from fastbp.kernels.shares import (
+    is_few,
     is_halved,
     is_owned,
     is_single,
@@ -99,12 +100,6 @@ def weight_gradient(shape, inputs, k, end, delta, stride, slab, sums):
             store_tile(sums, tile)
             first += slab.block
         sums = sums + rows * n_columns(shape, delta)
-
-
-@jit
-def is_few(layer, weights, wide):
-    """Whether a panel of one register, of a layer above another, has so few neurons that most lanes would be idle."""
-    return not wide and layer[WT] >= 0 and layer[N_OUT] <= min(lanes(weights) // 2, n_rows(FEW_NARROW, weights))
 
 
 @jit

@@ -158,6 +158,57 @@ def gather4x4(typingctx, p, n, index, shift, stride, i, last):
     return Vector(dtype, 16)(p, types.intp, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
+def _lanes_of(builder, x, lanes):
+    """Some lanes of x as a vector."""
+    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+
+def _repeated(builder, p):
+    """p[:4] four times."""
+    return _lanes_of(builder, emit_load(builder, p, ir.VectorType(p.type.pointee, 4)), [0, 1, 2, 3] * 4)
+
+
+@intrinsic
+def repeat4x4(typingctx, p):
+    """p[j] for 4 rows and j < 4."""
+    return Vector(p.dtype, 16)(p), lambda context, builder, sig, args: _repeated(builder, args[0])
+
+
+@intrinsic
+def add_products4x4(typingctx, z, p, offsets, w):
+    """z_rj + sum_k p[offsets[r] + k] w_jk for 4 rows and j < 4, k after k of four, by fused multiply-adds.
+
+    w_jk lie at w[k lanes + j].
+    """
+
+    def codegen(context, builder, sig, args):
+        z, p, offsets, w = args
+        lanes, row = lanes_of(sig.args[1].dtype.bitwidth // 8), ir.VectorType(z.type.element, 4)
+        places = [builder.gep(p, [offset]) for offset in cgutils.unpack_tuple(builder, offsets, 4)]
+        rows = _side_by_side(builder, [emit_load(builder, place, row) for place in places])
+        for k in range(4):
+            x_k = _lanes_of(builder, rows, [4 * r + k for r in range(4) for _ in range(4)])
+            w_k = _repeated(builder, builder.gep(w, [ir.Constant(_I32, k * lanes)]))
+            z = emit_call(builder, "fma", x_k, w_k, z)
+        return z
+
+    return z(z, p, offsets, w), codegen
+
+
+@intrinsic
+def add_product4x4(typingctx, z, p, offsets, w):
+    """`add_products4x4` of one k."""
+
+    def codegen(context, builder, sig, args):
+        z, p, offsets, w = args
+        row = ir.VectorType(z.type.element, 4)
+        places = [builder.gep(p, [offset]) for offset in cgutils.unpack_tuple(builder, offsets, 4)]
+        x_k = _side_by_side(builder, [emit_splat(builder, builder.load(place), row) for place in places])
+        return emit_call(builder, "fma", x_k, _repeated(builder, w), z)
+
+    return z(z, p, offsets, w), codegen
+
+
 @intrinsic
 def load4x4(typingctx, p, i, last):
     """p[16 (i + r) + j] for 4 rows and j < 4, row after row, those beyond `last` as `last`."""
@@ -173,11 +224,6 @@ def load4x4(typingctx, p, i, last):
         return _by_rows(builder, i, last, emit, 4)
 
     return vector_type(p, types.intp, types.intp), codegen
-
-
-def _lanes_of(builder, x, lanes):
-    """Some lanes of x as a vector."""
-    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
 
 
 @intrinsic

@@ -16,9 +16,22 @@ samples, and makes every update. To write lines that other cores have read takes
 from __future__ import annotations
 
 from fastbp.kernels._jit import jit
-from fastbp.kernels.layers import BLOCK, CHAINS, HALVED, N_IN, N_OUT, NARROW, PANELS, ROWS_GAP, SECOND, WORDS, Inputs
+from fastbp.kernels.layers import (
+    BLOCK,
+    CHAINS,
+    HALVED,
+    N_IN,
+    N_OUT,
+    NARROW,
+    PANELS,
+    ROWS_GAP,
+    SECOND,
+    WORDS,
+    WT,
+    Inputs,
+)
 from fastbp.kernels.simd import lanes
-from fastbp.kernels.tiles import WIDE, n_columns, rounded_up
+from fastbp.kernels.tiles import FEW_NARROW, WIDE, n_columns, n_rows, rounded_up
 
 
 @jit
@@ -87,6 +100,12 @@ def own_rows(rows, block, replicated, worker, n_workers):
 def is_single(layer):
     """Whether it is a layer without panels, whose only neuron's weights lie side by side."""
     return layer[PANELS] + layer[NARROW] == 0
+
+
+@jit
+def is_few(layer, weights, wide):
+    """Whether a panel of one register, of a layer above another, has so few neurons that most lanes would be idle."""
+    return not wide and layer[WT] >= 0 and layer[N_OUT] <= min(lanes(weights) // 2, n_rows(FEW_NARROW, weights))
 
 
 @jit

@@ -7,8 +7,8 @@ The shape of a tile is part of its type: a `Shape` is a constant inside kernels.
 used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
 target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
 `TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SHORT_WIDE` and `SHORT_NARROW`
-are for few samples, `FEW_WIDE` and `FEW_NARROW` for few inputs or outputs; `ROWS_16` are the rows of a layer's only
-neuron (rows.py). Where zeros are left out (zeros.py) the rows of a tile are panels.
+are for few samples, `FEW_WIDE` and `FEW_NARROW` for few inputs or outputs; `ROWS_8` and `ROWS_16` are the rows of a
+layer's few neurons or only one (rows.py). Where zeros are left out (zeros.py) the rows of a tile are panels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
 TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
 SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
 FEW_WIDE, FEW_NARROW = Shape(_FEW_ROWS, 2), Shape(_FEW_ROWS, 1)
-ROWS_16 = Shape(16, 1)
+ROWS_8, ROWS_16 = Shape(8, 1), Shape(16, 1)
 PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
 
 
