@@ -20,13 +20,16 @@ from numba.extending import intrinsic
 from fastbp.kernels._jit import jit
 
 # Places in the words of a team: two cache lines apart
-ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, ASLEEP, SLEPT, CLAIMED = range(0, 128, 16)
-TEAM_WORDS = 128
+ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, ASLEEP, DOUBT, SLEEPS, CLAIMED = range(0, 144, 16)
+TEAM_WORDS = 144
 _VOID, _TIMESPEC = ir.VoidType(), ir.ArrayType(ir.IntType(64), 2)
 # Pauses before a waiting thread sleeps, some 0.3 ms, as to be woken takes 0.05. Each sleep halves them, _PROVEN waits
 # without one double them: where those who are waited for have to share a core with who waits, pauses only delay them.
+# Where they do not, being woken may take longer than the pauses that are left, so that the others sleep in their turn,
+# and so on: after _TRIED sleeps, and twice as many, and so on, one wait has all pauses; if they are enough, there are
+# more from then on.
 # The CPU is never merely offered (sched_yield): Linux takes that for giving up the rest of a turn, and hands it on.
-_SPINS, _HALVINGS, _PROVEN = 10_000, 7, 64
+_SPINS, _HALVINGS, _PROVEN, _TRIED = 10_000, 7, 64, 32
 _NAP = 1_000_000  # nanoseconds of sleep after which to look for an abort, of which nobody tells
 
 # How a thread sleeps until another wakes it. Symbols, because an address in a kernel would keep it from being stored.
@@ -149,13 +152,27 @@ def _futex(builder, pointer, operation, value, duration):
 
 
 @jit
+def _patience(team):
+    """Pauses before a thread sleeps, while others may have to share its core."""
+    return _SPINS >> _read(team, DOUBT) // _PROVEN
+
+
+@jit
+def _tries(team):
+    """Whether a wait has all pauses nevertheless."""
+    n = _read(team, SLEEPS) + 1
+    return n >= _TRIED and n & (n - 1) == 0
+
+
+@jit
 def _wait(team, index, value, waits):
     """One step of waiting while team[index] is `value`, after `waits` of them; how many it has been then."""
-    if waits < _SPINS >> _read(team, SLEPT) // _PROVEN:
+    if waits < _patience(team) or (waits < _SPINS and _tries(team)):
         _pause()
         return waits + 1
     if waits <= _SPINS:  # the first sleep of this wait
-        team[SLEPT] = min(_read(team, SLEPT) + _PROVEN, _HALVINGS * _PROVEN)
+        team[DOUBT] = min(_read(team, DOUBT) + _PROVEN, _HALVINGS * _PROVEN)
+        _add(team, SLEEPS, 1)
     _add(team, ASLEEP, 1)
     _sleep_while(team, index, value)
     _add(team, ASLEEP, -1)
@@ -190,8 +207,12 @@ def barrier(team, n_workers):
         if _read(team, ABORT):
             _replace(team, GENERATION, generation, closed)
         waits = _wait(team, GENERATION, generation, waits)
-    if waits <= _SPINS and _read(team, SLEPT) > 0:
-        team[SLEPT] = max(_read(team, SLEPT) - 1, 0)
+    if waits <= _SPINS and _read(team, DOUBT) > 0:
+        if waits > _patience(team):
+            team[DOUBT] = _read(team, DOUBT) // 2
+            team[SLEEPS] = 0
+        else:
+            team[DOUBT] = max(_read(team, DOUBT) - 1, 0)
     return _read(team, GENERATION) != closed  # any other value: this barrier was passed, whatever came after
 
 
