@@ -1,8 +1,8 @@
 """Gradients: dC/dw_jk = a_k delta_j (BP4) and dC/db_j = delta_j (BP3), summed over the mini-batch, then put to use.
 
-Each element is cut into blocks of at most `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are
-added in order. A finished tile, or where samples are few a strip of tiles, updates its parameters at once, from the
-nearest cache.
+Each element is cut into blocks of at most `BLOCK` samples, each one chain of fused multiply-adds (four of additions
+where it is a bias), and the blocks are added in order. A finished tile, or where samples are few a strip of tiles,
+updates its parameters at once, from the nearest cache.
 
 Where each worker has a replica of the parameters, it computes the gradients of whole blocks, whose activations and
 deltas it has at hand, and all workers add those of all blocks afterwards.

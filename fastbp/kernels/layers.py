@@ -6,9 +6,9 @@ layer to layer is a column of the table of layers, whatever differs from step to
 Parameters lie in *panels*. A panel holds the weights of the neurons that fill one row of a register tile: for k = 0 ...
 n_in - 1 it holds w_jk of its neurons j side by side. A layer has `PANELS` wide ones (two registers) and, where its last
 neurons fill only one register, a narrow one after them (`NARROW`). A layer that two registers of more than 16 lanes
-would hold whole has narrow ones alone, so that two workers can share it. A layer with a single neuron, above another
-layer, has no panel: its weights lie side by side. Rows are padded with `K_PADDED - N_IN` that nobody reads. The
-transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
+would hold whole has narrow ones alone, so that two workers can share it, unless its inputs are few. A layer with a
+single neuron, above another layer, has no panel: its weights lie side by side. Rows are padded with `K_PADDED - N_IN`
+that nobody reads. The transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
 """
 
 from __future__ import annotations
