@@ -408,13 +408,9 @@ def forward_backward(
 
 
 def _over_samples(delta: Bounded) -> Bounded:
-    """sum_i delta_ij: in four chains of each block, which are added in float64, and rounded to the dtype in each slab.
-
-    The first chain takes up to three of the samples that four do not divide.
-    """
+    """sum_i delta_ij: in float64, and rounded to the dtype after each slab."""
     f, m = delta.f, len(delta.value)
-    in_a_chain = min(m, f.block) // 4 + 2
-    relative = f.gamma(in_a_chain) + WIDE_U * f.chain_over_samples(m) * 1.01 + f.gamma(-(-m // f.slab))
+    relative = WIDE_U * f.chain_over_samples(m) * 1.01 + f.gamma(-(-m // f.slab))
     return Bounded(delta.value.sum(axis=0), delta.error.sum(axis=0) + relative * delta.size.sum(axis=0) + f.tiny, f)
 
 

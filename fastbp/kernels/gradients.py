@@ -1,8 +1,8 @@
 """Gradients: dC/dw_jk = a_k delta_j (BP4) and dC/db_j = delta_j (BP3), summed over the mini-batch, then put to use.
 
-Each element is cut into blocks of at most `BLOCK` samples, each one chain of fused multiply-adds (four of additions
-where it is a bias), and the blocks are added in order. A finished tile, or where samples are few a strip of tiles,
-updates its parameters at once, from the nearest cache.
+Each element is cut into blocks of at most `BLOCK` samples, each one chain of fused multiply-adds, and the blocks are
+added in order. A finished tile, or where samples are few a strip of tiles, updates its parameters at once, from the
+nearest cache.
 
 Where each worker has a replica of the parameters, it computes the gradients of whole blocks, whose activations and
 deltas it has at hand, and all workers add those of all blocks afterwards.
@@ -134,34 +134,17 @@ def add_parts(q, workspace, slab, sums, n):
 
 
 @jit
-def sum_of_deltas(delta, stride, begin, end):
-    """sum_i delta_ij of rows begin <= i < end for the j of one register, in four chains, which are added in float64."""
-    sum_1, sum_2, sum_3, sum_4 = no_sum(delta), no_sum(delta), no_sum(delta), no_sum(delta)
-    fourfold = end - (end - begin) % 4
-    for i in range(begin, fourfold, 4):
-        row = delta + i * stride
-        sum_1 = sum_1 + load(row)
-        sum_2 = sum_2 + load(row + stride)
-        sum_3 = sum_3 + load(row + 2 * stride)
-        sum_4 = sum_4 + load(row + 3 * stride)
-    for i in range(fourfold, end):
-        sum_1 = sum_1 + load(delta + i * stride)
-    return (widen(sum_1) + widen(sum_2)) + (widen(sum_3) + widen(sum_4))
-
-
-@jit
 def bias_gradient(delta, stride, part, part_size, slab, sums):
-    """sums[j] = sum_i delta_ij for the j of one register, or += if these samples are not the first.
-
-    The blocks are added in float64.
-    """
+    """sums[j] = sum_i delta_ij in float64 for the j of one register, or += if these samples are not the first."""
     total = wide_zeros(delta) if slab.first else widen(load(sums))
     first = 0
     while first < slab.m:
+        block = wide_zeros(delta)
         if slab.asked == SUM:
             block = load_wide(delta, part + first // slab.block * part_size)
         else:
-            block = sum_of_deltas(delta, stride, first, min(first + slab.block, slab.m))
+            for i in range(first, min(first + slab.block, slab.m)):
+                block = block + widen(load(delta + i * stride))
         if slab.asked == PART:
             store(part, block)
         total = total + block
