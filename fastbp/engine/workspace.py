@@ -11,7 +11,7 @@ from fastbp.kernels.layers import (
     BLOCK,
     BLOCKS,
     CHAINS,
-    COUNTS,
+    COLUMN_BITS,
     GAP,
     MEASURED_COLUMNS,
     STRIP,
@@ -75,9 +75,7 @@ def workspace(
         place += rows * int(layer[column.STRIDE])
     layers[0, column.WORDS] = bit_words(layers[0]) if mostly_zero else 0
     strip = STRIP * 2 * layout.lanes + GAP  # of a wide panel
-    # whole blocks of non-zeros are collected
-    strip_rows = round_up(rows, 2 * BLOCK) if mostly_zero and rows > BLOCK else rows
-    strip_size = round_up(strip_rows * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
+    strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     # without deltas these are the second chains of the first layer's z
@@ -89,9 +87,8 @@ def workspace(
         delta=aligned_zeros(delta_size + slack, layout.dtype),
         scratch=aligned_zeros(n_workers * strip, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
-        strip_rows=np.zeros(n_workers * strip_size if mostly_zero else 0, np.int8),
-        strip_counts=np.zeros(n_workers * COUNTS if mostly_zero else 0, np.int16),
         strip_size=strip_size,
+        column_bits=aligned_zeros(n_workers * (COLUMN_BITS + GAP) if training and mostly_zero else 0, np.int64),
         bits=bits(rows, layers[0]),
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastbp.kernels.simd import elementwise, emit_load
+from fastbp.kernels.simd import elementwise, emit_load, emit_splat
 
 # Which numbers are zero
 
@@ -31,6 +31,19 @@ def non_zeros8(typingctx, p):
 def non_zeros64(typingctx, p):
     """Bit q of an int64 is 1 where p[q] is not zero, for q < 64."""
     return _non_zeros(p, 64)
+
+
+@intrinsic
+def column64(typingctx, p, q):
+    """Bit i of an int64 is bit q of p[i], for i < 64."""
+
+    def codegen(context, builder, sig, args):
+        vector = ir.VectorType(ir.IntType(64), 64)
+        wanted = emit_splat(builder, builder.shl(ir.Constant(ir.IntType(64), 1), args[1]), vector)
+        column = builder.and_(emit_load(builder, args[0], vector), wanted)
+        return builder.bitcast(builder.icmp_signed("!=", column, ir.Constant(vector, None)), ir.IntType(64))
+
+    return types.int64(p, types.int64), codegen
 
 
 @intrinsic

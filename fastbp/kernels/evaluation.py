@@ -51,7 +51,7 @@ def records(weights, call):
             call[BEGINS], call[K],
         ),
         Workspace(
-            a, a, delta, a, a, call, call, NONE, pointer_at(call[BITS], call), index, cost, hits, a, a, cost,
+            a, a, delta, a, a, NONE, call, pointer_at(call[BITS], call), index, cost, hits, a, a, cost,
             NONE, cost, NONE, a,
         ),
     )  # fmt: skip

@@ -29,6 +29,7 @@ from fastbp.kernels.layers import (
     STRIP,
     SUM,
     TRAIN_BIAS,
+    WHOLE,
     WORDS,
     WT,
     A,
@@ -54,6 +55,9 @@ from fastbp.kernels.simd import fma, lanes, load, load_first, load_wide, no_sum,
 from fastbp.kernels.tiles import (
     FEW_NARROW,
     FEW_WIDE,
+    NARROW_PANEL,
+    PANEL,
+    PANELS_2,
     TALL_NARROW,
     TALL_WIDE,
     WIDE,
@@ -72,12 +76,13 @@ from fastbp.kernels.tiles import (
 )
 from fastbp.kernels.tiles import NARROW as NARROW_TILE
 from fastbp.kernels.updates import update
-from fastbp.kernels.zeros import collect_columns, columns_of, gradient_by_panel
+from fastbp.kernels.zeros import column_bits_of, gradient_of_non_zeros, mark_columns
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 EVERYTHING = 1 << 62  # more work than any layer is
+AT_ONCE = 8  # inputs whose parameters are updated together, where zeros are left out
 FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile's parameters meanwhile
 
 
@@ -268,9 +273,6 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
             prefetch(slot_2 + q, size)
         if slab.asked == SUM:
             add_parts(q, workspace, slab, g, size)
-        elif layer[WORDS]:
-            at = first - k
-            gradient_by_panel(wide, columns_of(workspace, worker), at, at + n_k, delta, layer[STRIDE], slab, g)
         elif few:
             tile = scratch_of(workspace, worker, weights) + STRIP * columns
             index, n = workspace.index, layer[N_OUT]
@@ -285,6 +287,39 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
         transpose_strip(layer, weights + strip, k, end, columns, j, parameters.transposed + layer[WT])
     if k == 0 and layer[TRAIN_BIAS]:
         learn_biases(layer, parameters, workspace, j, columns, worker, slab, hyper)
+
+
+@jit
+def learn_non_zeros(shape, layer, parameters, inputs, j, k, workspace, worker, slab, hyper):
+    """`learn_strip` of as many panels as `shape` has rows, of a layer whose zeros are left out."""
+    outline()
+    weights, slot_1, slot_2 = parameters.weights, parameters.slot_1, parameters.slot_2
+    panels, columns = n_rows(shape, weights), n_columns(shape, weights)
+    delta = workspace.delta + (layer[A] + slab.begin * layer[STRIDE] + j)
+    penalty = hyper.penalty if layer[PENALISED] else 0.0
+    end, apart = min(k + STRIP, layer[N_IN]), columns * layer[K_PADDED]
+    strip = layer[W] + j * layer[K_PADDED] + k * columns
+    for p in range(panels if slab.last and penalty != 0.0 else 0):
+        square(layer, weights + (strip + p * apart), k, end - k, columns, j + p * columns, workspace)
+    for first in range(k, end, AT_ONCE):
+        n_k = min(AT_ONCE, end - first)
+        q, size = strip + (first - k) * columns, n_k * columns
+        g, in_scratch = (
+            place_of(q, parameters, workspace, worker, slab),
+            slab.asked == WHOLE and slab.first and slab.last,
+        )
+        g_apart = AT_ONCE * columns if in_scratch else apart
+        for p in range(panels if slab.last else 0):
+            prefetch(weights + (q + p * apart), size)
+            prefetch(slot_1 + (q + p * apart), size)
+            prefetch(slot_2 + (q + p * apart), size)
+        bits = column_bits_of(workspace, worker) + (first - k)
+        gradient_of_non_zeros(shape, inputs, first, n_k, bits, delta, layer[STRIDE], slab, g, g_apart)
+        for p in range(panels if slab.last else 0):
+            q_p, g_p = q + p * apart, g + p * g_apart
+            update(hyper.code, weights + q_p, g_p, slot_1 + q_p, slot_2 + q_p, size, penalty, hyper)
+    for p in range(panels if k == 0 and layer[TRAIN_BIAS] else 0):
+        learn_biases(layer, parameters, workspace, j + p * columns, columns, worker, slab, hyper)
 
 
 @jit
@@ -374,6 +409,7 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         if begin <= 2 * before + layer_work(layer, weights, n_in) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
+    by_bits = layer[WORDS] > 0 and slab.asked != SUM
     rows = max(tile_rows(weights, True, n_in), tile_rows(weights, False, n_in))
     several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
@@ -382,20 +418,26 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         n_k = rounded_up(min(STRIP, n_in - k), rows)
         j = first_j
         while j < last_j:
-            wide = j < split
-            work = strip_work(layer, weights, wide, min(STRIP, n_in - k))
+            wide, panels = j < split, 2 if by_bits and j + 2 * wide_columns <= split else 1
+            work = panels * strip_work(layer, weights, wide, min(STRIP, n_in - k))
             if begin <= 2 * before + work < end:
-                if layer[WORDS] and not is_prepared:
-                    collect_columns(layer, inputs, k, slab, columns_of(workspace, worker))
+                if by_bits and not is_prepared:
+                    mark_columns(layer, inputs, k, slab, column_bits_of(workspace, worker))
                 elif not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
                     strip_inputs = gather_columns(inputs, slab.m, k, n_k, workspace, worker)
                 is_prepared = True
-                if wide:  # compiled for each: small mini-batches gain 3 %
+                if panels == 2:
+                    learn_non_zeros(PANELS_2, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
+                elif by_bits and wide:
+                    learn_non_zeros(PANEL, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
+                elif by_bits:
+                    learn_non_zeros(NARROW_PANEL, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
+                elif wide:  # compiled for each: small mini-batches gain 3 %
                     learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
                 else:
                     learn_strip(layer, parameters, strip_inputs, False, j, k, workspace, worker, slab, hyper)
             before += work
-            j += wide_columns if wide else narrow
+            j += panels * wide_columns if wide else narrow
 
 
 @jit

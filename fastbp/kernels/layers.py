@@ -61,7 +61,8 @@ GAP, ROWS_GAP = 1024, 64
 WORD = 64  # inputs whose bits make a number
 CHAINS = 2  # of a z, at most
 BOTH: Any = np.int64(CHAINS)  # of them are asked for, and not one, by its number 0 or 1
-COUNTS = BLOCKS * STRIP  # inputs of a strip in each block of a slab
+WORDS_OF_BLOCK = BLOCK // WORD  # numbers that hold the bits of one input in the samples of a block
+COLUMN_BITS = BLOCKS * WORDS_OF_BLOCK * STRIP + WORD  # of the inputs of a strip in a slab, and of 64 samples
 
 
 class Parameters(NamedTuple):
@@ -120,9 +121,8 @@ class Workspace(NamedTuple):
     delta: Any
     scratch: Any  # the gradient of one strip, for each worker
     strips: Any  # inputs of one strip, for each worker
-    strip_rows: Any  # int8: samples of those that are not zero, and how many there are, where others are left out
-    strip_counts: Any
     strip_size: int
+    column_bits: Any  # int64: in which rows they are not zero, for each worker, where zeros are left out
     bits: Any  # int64: which inputs of the rows at hand are not zero
     index: Any  # int64: 0, 1, 2, ...
     cost: Any  # float64: C of each sample of a slab

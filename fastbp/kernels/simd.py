@@ -23,7 +23,7 @@ from numba.core.typing import signature
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 _I32 = ir.IntType(32)
-_ITEMSIZE = {"float": 4, "double": 8}
+_ITEMSIZE = {"float": 4, "double": 8, "i64": 8}
 
 
 @functools.cache

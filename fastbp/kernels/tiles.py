@@ -43,7 +43,7 @@ TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
 SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
 FEW_WIDE, FEW_NARROW = Shape(_FEW_ROWS, 2), Shape(_FEW_ROWS, 1)
 ROWS_8, ROWS_16 = Shape(8, 1), Shape(16, 1)
-PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
+PANELS_4, PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(4, 2), Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
 
 
 class _ShapeType(types.Type):

@@ -4,22 +4,21 @@ Leaving out a term 0 w or 0 delta changes no bit of a chain of fused multiply-ad
 chains run over the same k and i in the same order as those of `forward.py` and `gradients.py`: with these kernels and
 with those come the same numbers, where all are finite.
 
-The non-zeros of each row and chain are marked by bits, in one pass over memory. The weighted sums go from bit to bit;
-for the gradient the non-zeros of a strip are collected input by input, once for all panels. What is not zero takes as
-many fused multiply-adds as in a tile of many rows, but each of them loads what it multiplies: where less than half of
-the inputs are zero, tiles are faster.
+The non-zeros of each row and chain are marked by bits, in one pass over memory, and those of a strip once more by
+inputs, for all panels. The weighted sums and the gradient go from bit to bit. What is not zero takes as many fused
+multiply-adds as in a tile of many rows, but each of them loads what it multiplies: where less than half of the inputs
+are zero, tiles are faster.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from fastbp.kernels._jit import NONE, jit, outline
-from fastbp.kernels.bits import first_bit, non_zeros8, non_zeros64
+from fastbp.kernels.bits import column64, first_bit, non_zeros8, non_zeros64
 from fastbp.kernels.layers import (
     BOTH,
     CHAINS,
-    COUNTS,
+    COLUMN_BITS,
+    GAP,
     K_PADDED,
     PANELS,
     SECOND,
@@ -27,6 +26,7 @@ from fastbp.kernels.layers import (
     STRIP,
     WORD,
     WORDS,
+    WORDS_OF_BLOCK,
     A,
     B,
     W,
@@ -39,6 +39,7 @@ from fastbp.kernels.tiles import (
     NO_PANEL,
     PANEL,
     PANELS_2,
+    PANELS_4,
     add,
     axpy,
     load_rows,
@@ -53,14 +54,6 @@ from fastbp.kernels.tiles import (
 
 ROWS = 64  # rows whose sums stay in the nearest cache while their inputs are gone through
 AHEAD = 2  # rows that are asked for before they are looked at: they lie anywhere in memory
-
-
-class Columns(NamedTuple):
-    """The non-zeros of some samples in a strip: of input c in block b those from (b STRIP + c) block on."""
-
-    values: Any  # of the network's dtype
-    rows: Any  # int8: the sample of each, counted from its block's first
-    counts: Any  # int16: how many there are, at b STRIP + c
 
 
 @jit
@@ -143,7 +136,10 @@ def chain_without_zeros(layer, chain, weights, inputs, workspace, begin, end):
     mark_non_zeros(layer, inputs, begin, end)
     wide, narrow = n_columns(PANEL, weights), n_columns(NARROW_PANEL, weights)
     j, last_wide, last = NONE, layer[PANELS] * wide, padded_neurons(layer, weights)
-    while j + 2 * wide <= last_wide:
+    while j + 4 * wide <= last_wide:
+        sums_of_non_zeros(PANELS_4, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
+        j += 4 * wide
+    if j + 2 * wide <= last_wide:
         sums_of_non_zeros(PANELS_2, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
         j += 2 * wide
     if j + wide == last_wide < last:
@@ -181,64 +177,70 @@ def sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end):
 
 
 @jit
-def columns_of(workspace, worker):
-    """Where a worker collects the non-zeros of a strip."""
-    places = worker * workspace.strip_size
-    return Columns(workspace.strips + places, workspace.strip_rows + places, workspace.strip_counts + worker * COUNTS)
+def column_bits_of(workspace, worker):
+    """Where a worker marks the non-zeros of a strip by inputs."""
+    return workspace.column_bits + worker * (COLUMN_BITS + GAP)
 
 
 @jit
-def collect_columns(layer, inputs, k, slab, columns):
-    """Put down the non-zeros x_ik of a slab's samples, for the inputs of a strip from k on."""
+def mark_columns(layer, inputs, k, slab, columns):
+    """Bit i of number (b WORDS_OF_BLOCK + w) STRIP + c is 1 where input k + c of block b, row 64 w + i, is not zero."""
     outline()
     chain = 0 if k < layer[SECOND] else 1
     inputs, k = inputs_of(layer, inputs, chain), k - chain * layer[SECOND]
-    n = min(STRIP, inputs.n - k)
-    block = slab.block
-    blocks = n_blocks(slab.m, block)
-    for c in range(blocks * STRIP):
-        columns.counts[c] = 0
-    for b in range(blocks):
-        first = b * block
-        for i in range(first, min(first + block, slab.m)):
-            x = inputs.a + (inputs.index[i] * inputs.stride + k)
-            left = marked(bits_of(layer, inputs, i), k, n)
-            while left != 0:
-                c = first_bit(left)
-                place = b * STRIP + c
-                count = columns.counts[place]
-                columns.values[place * block + count] = x[c]
-                columns.rows[place * block + count] = i - first
-                columns.counts[place] = count + 1
-                left &= left - 1
+    n, rows = min(STRIP, inputs.n - k), columns + (COLUMN_BITS - WORD)
+    for b in range(n_blocks(slab.m, slab.block)):
+        end = min((b + 1) * slab.block, slab.m)
+        for w in range(n_blocks(slab.block, WORD)):
+            first = b * slab.block + w * WORD
+            for i in range(first, first + WORD):
+                rows[i - first] = marked(bits_of(layer, inputs, i), k, n) if i < end else 0
+            for c in range(STRIP):
+                columns[(b * WORDS_OF_BLOCK + w) * STRIP + c] = column64(rows, c)
 
 
 @jit
-def gradient_of_non_zeros(shape, columns, first, last, delta, stride, slab, sums):
-    """sums[c, j] = sum_i x_ic delta_ij for the inputs first <= c < last of a strip and the j of one panel.
+def add_product(tile, inputs, k, i, delta, stride, here):
+    """The tile and x_ik delta_ij, for the j of its panels."""
+    x_ik = inputs.a[inputs.index[i] * inputs.stride + k]
+    return axpy(tile, x_ik, delta + i * stride, here)
 
-    Or += if there were samples before.
+
+@jit
+def add_products(tile, inputs, k, first, left, delta, stride, here):
+    """The tile and x_ik delta_ij for the rows that are marked, counted from the first."""
+    while left != 0:
+        tile = add_product(tile, inputs, k, first + first_bit(left), delta, stride, here)
+        left &= left - 1
+    return tile
+
+
+@jit
+def gradient_of_non_zeros(shape, inputs, k, n, columns, delta, stride, slab, sums, apart):
+    """sums[k, j] = sum_i x_ik delta_ij for n inputs from k on and the j of some panels.
+
+    Or += if there were samples before. `columns` are the bits of input k; the panels' sums lie `apart` elements apart.
+    Two inputs at a time: chains that do not wait for each other.
     """
     outline()
-    here, block = multiples(shape, delta, 0), slab.block
-    blocks, goes_on = n_blocks(slab.m, block), not slab.first
-    for c in range(first, last):
-        for b in range(blocks):
-            place, delta_b = b * STRIP + c, delta + b * block * stride
-            begin = place * block
-            tile = zeros(shape, delta)
-            for q in range(begin, begin + columns.counts[place]):
-                tile = axpy(tile, columns.values[q], delta_b + columns.rows[q] * stride, here)
-            if b > 0 or goes_on:
-                tile = add(load_rows(shape, sums, here), tile)
-            store_rows(sums, here, tile)
-        sums = sums + n_columns(shape, delta)
-
-
-@jit
-def gradient_by_panel(wide, columns, first, last, delta, stride, slab, sums):
-    """`gradient_of_non_zeros` of a panel of two registers or one."""
-    if wide:
-        gradient_of_non_zeros(PANEL, columns, first, last, delta, stride, slab, sums)
-    else:
-        gradient_of_non_zeros(NARROW_PANEL, columns, first, last, delta, stride, slab, sums)
+    width = n_columns(shape, delta)
+    here, panels = multiples(shape, delta, width), multiples(shape, delta, apart)
+    for c in range(0, n, 2):
+        k_1, k_2, g_1, g_2 = k + c, k + c + 1, sums + c * width, sums + (c + 1) * width
+        for b in range(n_blocks(slab.m, slab.block)):
+            tile_1, tile_2 = zeros(shape, delta), zeros(shape, delta)
+            for w in range(n_blocks(slab.block, WORD)):
+                first, bits = b * slab.block + w * WORD, columns + ((b * WORDS_OF_BLOCK + w) * STRIP + c)
+                left_1, left_2 = bits[0], bits[1]
+                while left_1 != 0 and left_2 != 0:
+                    tile_1 = add_product(tile_1, inputs, k_1, first + first_bit(left_1), delta, stride, here)
+                    tile_2 = add_product(tile_2, inputs, k_2, first + first_bit(left_2), delta, stride, here)
+                    left_1 &= left_1 - 1
+                    left_2 &= left_2 - 1
+                tile_1 = add_products(tile_1, inputs, k_1, first, left_1, delta, stride, here)
+                tile_2 = add_products(tile_2, inputs, k_2, first, left_2, delta, stride, here)
+            if b > 0 or not slab.first:
+                tile_1 = add(load_rows(shape, g_1, panels), tile_1)
+                tile_2 = add(load_rows(shape, g_2, panels), tile_2)
+            store_rows(g_1, panels, tile_1)
+            store_rows(g_2, panels, tile_2)
