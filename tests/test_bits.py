@@ -142,6 +142,24 @@ def test_replicas_of_any_input(form: str, dtype: str) -> None:
     assert results[1:] == results[:1] * 3
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("sizes", "batch_size"),
+    [([256, 30, 3], 1), ([400, 30, 10], 10), ([321, 17, 9, 2], 33), ([500, 100, 3], 128), ([784, 40, 10], 1100)],
+    ids=str,
+)
+def test_whoever_computes_a_chain(sizes: list[int], batch_size: int, dtype: str) -> None:
+    """An even number of workers divides the two chains of the first layer, an odd one its rows."""
+    problem = draw(np.random.default_rng(34), sizes, 3 * batch_size + 5, hidden="tanh", dtype=dtype)
+    for X in problem.X, np.asfortranarray(problem.X), problem.X.astype(np.float32):
+        results = []
+        for n_threads in 1, 2, 3, 4:
+            network = problem.network(seed=5)
+            history = network.fit(X, problem.y, epochs=2, batch_size=batch_size, verbose=False, n_threads=n_threads)
+            results.append([array.tobytes() for array in (*network.weights, *network.biases)] + history.loss)
+        assert results[1:] == results[:1] * 3
+
+
 def test_reruns() -> None:
     for dtype in DTYPES:
         assert workload.digest(dtype) == digests()[dtype]

@@ -97,13 +97,28 @@ def test_who_leaves_out_zeros(density: float, batch_size: int, leaves_out: bool)
     assert (run._layers[:, WORDS] > 0).tolist() == [leaves_out, False]
 
 
-@pytest.mark.parametrize(("n_in", "in_first", "halved"), [(400, 0.5, True), (400, 0.8, False), (255, 0.5, False)])
-def test_who_divides_the_inputs(n_in: int, in_first: float, halved: bool) -> None:
+@pytest.mark.parametrize(
+    ("n_in", "in_first", "density", "zeros", "halved"),
+    [
+        (400, 0.5, 0.3, True, True),
+        (400, 0.8, 0.3, True, False),
+        (255, 0.5, 0.3, True, False),
+        (400, 0.8, 0.6, False, True),
+        (255, 0.5, 0.6, False, False),
+    ],
+)
+def test_who_divides_the_inputs(n_in: int, in_first: float, density: float, zeros: bool, halved: bool) -> None:
     rng = np.random.default_rng(3)
-    density = np.where(np.arange(n_in) < n_in // 2, in_first, 1 - in_first) * 0.6
-    run = run_of(rng.standard_normal((500, n_in)) * (rng.random((500, n_in)) < density))
+    densities = np.where(np.arange(n_in) < n_in // 2, in_first, 1 - in_first) * 2 * density
+    run = run_of(rng.standard_normal((500, n_in)) * (rng.random((500, n_in)) < densities))
     assert run._layers[:, HALVED].tolist() == [halved, False]
-    assert (run._layers[:, WORDS] > 0).tolist() == [True, False]
+    assert (run._layers[:, WORDS] > 0).tolist() == [zeros, False]
+
+
+def test_who_has_replicas_divides_nothing() -> None:
+    run = run_of(np.ones((500, 400)), batch_size=256, n_threads=2)
+    assert run._replicas.n == 2
+    assert run._layers[:, HALVED].tolist() == [False, False]
 
 
 # What is mostly zero

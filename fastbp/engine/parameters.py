@@ -62,7 +62,9 @@ class Layout:
             n_in, n_out = architecture.sizes[l : l + 2]
             registers = -(-n_out // lanes)
             panels, narrow = divmod(registers, 2)
-            if registers == 2 and 2 * lanes > 16 and n_in > FEW_WIDE.rows:  # so that two workers can share the layer
+            two_chains = l == 0 and n_in >= INPUTS_OF_TWO_CHAINS
+            # so that two workers can share the layer, unless each computes a chain
+            if registers == 2 and 2 * lanes > 16 and n_in > FEW_WIDE.rows and not two_chains:
                 panels, narrow = 0, 2
             padded = max(round_up(n_in, rows) for rows in (WIDE.rows, NARROW.rows, turned_rows(lanes)))
             width = registers * lanes
@@ -70,7 +72,7 @@ class Layout:
                 panels, narrow, padded, width = 0, 0, round_up(n_in, 2 * lanes), 1
             layer[column.N_IN], layer[column.N_OUT] = n_in, n_out
             half = round_up(n_in, 2 * STRIP) // 2
-            layer[column.SECOND] = half if l == 0 and n_in >= INPUTS_OF_TWO_CHAINS else n_in
+            layer[column.SECOND] = half if two_chains else n_in
             layer[column.ACTIVATION] = ACTIVATIONS[architecture.activations[l]].code
             layer[column.PANELS], layer[column.NARROW], layer[column.K_PADDED] = panels, narrow, padded
             layer[column.W] = self.size

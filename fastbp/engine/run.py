@@ -186,8 +186,8 @@ class Run:
         )  # fmt: skip
         self._replicas = replicas(self.parameters, n_replicas, self._workspace.squares.size)
         second = int(self._layers[0, column.SECOND])
-        if mostly_zero and not isinstance(X, SparseRows):
-            self._layers[0, column.HALVED] = second < architecture.n_in and halves_are_alike(X, second)
+        if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
+            self._layers[0, column.HALVED] = not mostly_zero or halves_are_alike(X, second)
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1

@@ -88,7 +88,7 @@ def workspace(
         scratch=aligned_zeros(n_workers * strip, layout.dtype),
         strips=aligned_zeros(n_workers * strip_size, layout.dtype),
         strip_size=strip_size,
-        column_bits=aligned_zeros(n_workers * (COLUMN_BITS + GAP) if training and mostly_zero else 0, np.int64),
+        column_bits=np.zeros(n_workers * (COLUMN_BITS + GAP) if training and mostly_zero else 0, np.int64),
         bits=bits(rows, layers[0]),
         index=np.arange(rows, dtype=np.int64),
         cost=np.zeros(rows),

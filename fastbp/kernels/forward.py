@@ -6,7 +6,7 @@ second half.
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import NONE, jit
 from fastbp.kernels.activations import activate
 from fastbp.kernels.layers import (
     ACTIVATION,
@@ -78,12 +78,13 @@ FETCHED_WIDTH = 256
 
 
 @jit
-def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, z_stride, fetched):
+def weighted_sums(shape, inputs, begin, end, w, b, chains, z, z_stride, fetched):
     """z_ij = b_j + sum_k w_jk x_ik for rows begin <= i < end and the neurons j of one panel.
 
     w one panel; b, z at the panel's first neuron; z (rows, ...) at i z_stride.
-    Each z_ij is a chain of fused multiply-adds over k < second and one over the others, whatever the tile. The first
-    `fetched` inputs of the next tile's rows are asked for.
+    Each z_ij is a chain of fused multiply-adds over first <= k < second and one over second <= k < last, whatever the
+    tile; `chains` are (first, second, last), and b_j is part of the chain that begins with k = 0. The first `fetched`
+    inputs of the next tile's rows are asked for.
     """
     columns = n_columns(shape, w)
     for i in range(begin, end, n_rows(shape, w)):
@@ -91,15 +92,15 @@ def weighted_sums(shape, inputs, begin, end, w, b, second, n_in, z, z_stride, fe
         for r in range(i + n_rows(shape, w), min(i + 2 * n_rows(shape, w), end) if fetched else 0):
             prefetch_to_read(inputs.a + inputs.index[r] * inputs.stride, fetched)
         z_i, z_rows = z + i * z_stride, near_offsets(shape, w, z_stride, end - 1 - i)
-        first_k, last_k = 0, second
-        while first_k < n_in:
+        first_k, last_k, end_k = chains
+        while first_k < end_k:
             tile = repeat(shape, b) if first_k == 0 else zeros(shape, b)
             for k in range(first_k, last_k):
                 tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
-            if first_k > 0:
+            if first_k > chains[0]:
                 tile = add(load_rows(shape, z_i, z_rows), tile)
             store_rows(z_i, z_rows, tile)
-            first_k, last_k = last_k, n_in
+            first_k, last_k = last_k, end_k
 
 
 @jit
@@ -137,11 +138,11 @@ def few_sums(inputs, begin, end, w, b, n_in, z):
 
 
 @jit
-def sums_by(wide, inputs, begin, end, w, b, second, n_in, z, z_stride, fetched):
+def sums_by(wide, inputs, begin, end, w, b, chains, z, z_stride, fetched):
     """`weighted_sums` of a panel of two registers or one, by tiles that fit the rows and the inputs."""
-    rows = inputs, begin, end, w, b, second, n_in, z, z_stride, fetched
+    rows = inputs, begin, end, w, b, chains, z, z_stride, fetched
     short, tall = end - begin <= n_rows(SHORT_WIDE, w), fits_tall(w, end - begin)
-    if wide and n_in <= n_rows(FEW_WIDE, w):
+    if wide and chains[2] <= n_rows(FEW_WIDE, w):
         weighted_sums(FEW_WIDE, *rows)
     elif wide and short:
         weighted_sums(SHORT_WIDE, *rows)
@@ -169,13 +170,14 @@ def activate_columns(code, z, prime, stride, begin, end, first, last, training):
 
 
 @jit
-def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last, chains):
-    """The z of a layer: rows begin <= i < end, neurons first <= j < last, or one of their `chains`.
+def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end, first, last, chain):
+    """The z of a layer: rows begin <= i < end, neurons first <= j < last, or of their two chains one.
 
-    All neurons where zeros are left out.
+    All neurons where zeros are left out. The second chain alone is put where the deltas will be.
     """
     n_in, second, stride = layer[N_IN], layer[SECOND], layer[STRIDE]
-    w, b, z = weights + layer[W], weights + layer[B], workspace.a + layer[A]
+    w, b, z = weights + layer[W], weights + layer[B], (workspace.delta if chain == 1 else workspace.a) + layer[A]
+    chains = second if chain == 1 else NONE, n_in if chain == 1 else second, second if chain == 0 else n_in
     wide, narrow = n_columns(WIDE, w), lanes(w)
     split = layer[PANELS] * wide
     fetched = n_in if layer[WT] < 0 and n_in <= FETCHED_WIDTH else 0
@@ -186,14 +188,14 @@ def layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, begin, end,
     elif is_few(layer, weights, layer[PANELS] > 0):
         few_sums(inputs, begin, end, w, b, n_in, z)
     elif layer[WORDS]:
-        sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end)
+        sums_without_zeros(layer, chain, weights, inputs, workspace, begin, end)
     else:
         for j in range(first, min(last, split), wide):
             panel = w + j * layer[K_PADDED]
-            sums_by(True, inputs, begin, end, panel, b + j, second, n_in, z + j, stride, fetched if j == first else 0)
+            sums_by(True, inputs, begin, end, panel, b + j, chains, z + j, stride, fetched if j == first else 0)
         for j in range(max(first, split), last, narrow):
             panel = w + j * layer[K_PADDED]
-            sums_by(False, inputs, begin, end, panel, b + j, second, n_in, z + j, stride, fetched if j == first else 0)
+            sums_by(False, inputs, begin, end, panel, b + j, chains, z + j, stride, fetched if j == first else 0)
 
 
 @jit

@@ -50,7 +50,7 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
-from fastbp.kernels.shares import block_size, is_replicated, n_blocks, own_rows
+from fastbp.kernels.shares import block_size, is_replicated, n_blocks, own_inputs, own_rows
 from fastbp.kernels.simd import load16, store_first
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import (
@@ -64,7 +64,7 @@ from fastbp.kernels.threads import (
 )
 from fastbp.kernels.updates import Hyper
 
-FETCHED_INPUTS = 4096  # of a mini-batch, at most, that are asked for while the one before is computed
+FETCHED_INPUTS = 4096  # of a mini-batch, at most, that a worker asks for while the one before is computed
 
 
 @jit
@@ -80,14 +80,15 @@ def targets(samples, sample, label_pointer, y, n):
 
 @jit
 def fetch_samples(layers, samples, order, m, like, worker, n_workers):
-    """Ask for the targets of a worker's rows of a mini-batch to come, and for their inputs if those are few."""
+    """Ask for the targets of a worker's rows of a mini-batch to come, and for its inputs if those are few."""
     outline()
-    n_in, n_out = layers.table[N_IN], layers.table[(layers.n - 1) * LAYER_COLUMNS + N_OUT]
+    k, n, begin, end = own_inputs(layers.table, m, worker, n_workers)
+    n_out = layers.table[(layers.n - 1) * LAYER_COLUMNS + N_OUT]
     x, y, labels = pointer_at(samples.x, like), pointer_at(samples.y, like), pointer_at(samples.y, order)
-    few = m * n_in <= FETCHED_INPUTS and samples.x_step == 1 and samples.begins == 0 and samples.narrow == 0
+    few = (end - begin) * n <= FETCHED_INPUTS and samples.x_step == 1 and samples.begins == 0 and samples.narrow == 0
+    for i in range(begin, end if few else begin):
+        prefetch_to_read(x + (order[i] * samples.x_stride + k), n)
     for i in range(m * worker // n_workers, m * (worker + 1) // n_workers):
-        if few:
-            prefetch_to_read(x + order[i] * samples.x_stride, n_in)
         if samples.y_stride == 0:
             prefetch_to_read(labels + order[i], 1)
         else:

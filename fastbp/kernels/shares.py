@@ -5,9 +5,9 @@ a layer has more neurons than the mini-batch has rows, it is *owned*, divided by
 neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache. Not
 where zeros are left out: each worker would have to look for those of all samples.
 
-There an even number of workers *halves* a layer whose z are sums of two chains with about as many non-zeros: each
-worker computes one chain, of more samples, and later the gradients and updates of the inputs of that chain, so that
-their weights, and these columns of X, stay in its core's cache.
+An even number of workers *halves* the first layer instead where its z are sums of two chains that are about as much to
+compute: each worker computes one chain, of more samples, and later the gradients and updates of the inputs of that
+chain, so that their weights, and these columns of X, stay in its core's cache.
 
 Few parameters are *replicated*: each worker has all of them for itself, computes the gradients of whole blocks of
 samples, and makes every update. To write lines that other cores have read takes longer than to compute them twice.
@@ -15,7 +15,7 @@ samples, and makes every update. To write lines that other cores have read takes
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import NONE, jit
 from fastbp.kernels.layers import (
     BLOCK,
     CHAINS,
@@ -43,7 +43,7 @@ def _unit(layer, weights):
 @jit
 def is_owned(layer, weights, rows, n_workers):
     """Whether the workers divide a layer by its neurons: they are many, and each worker gets nearly as many."""
-    if n_workers == 1 or layer[N_OUT] < rows or layer[WORDS] > 0:
+    if n_workers == 1 or layer[N_OUT] < rows or layer[WORDS] > 0 or is_halved(layer, n_workers):
         return False
     unit = _unit(layer, weights)
     units = (layer[N_OUT] + unit - 1) // unit
@@ -77,6 +77,16 @@ def own_chain(rows, worker, n_workers):
     """The chain of a halved layer that a worker computes, and the rows begin <= i < end for which it does."""
     n = n_workers // CHAINS
     return worker // n, rows * (worker % n) // n, rows * (worker % n + 1) // n
+
+
+@jit
+def own_inputs(layer, rows, worker, n_workers):
+    """The inputs k, ..., k + n - 1 of rows begin <= i < end that a worker reads of X, unless the layer is owned."""
+    if not is_halved(layer, n_workers):
+        return NONE, layer[N_IN], rows * worker // n_workers, rows * (worker + 1) // n_workers
+    chain, begin, end = own_chain(rows, worker, n_workers)
+    k = chain * layer[SECOND]
+    return k, (layer[SECOND] if chain == 0 else layer[N_IN] - k), begin, end
 
 
 @jit
