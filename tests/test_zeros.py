@@ -98,19 +98,24 @@ def test_who_leaves_out_zeros(density: float, batch_size: int, leaves_out: bool)
 
 
 @pytest.mark.parametrize(
-    ("n_in", "in_first", "density", "zeros", "halved"),
+    ("n_in", "in_first", "density", "batch_size", "zeros", "halved"),
     [
-        (400, 0.5, 0.3, True, True),
-        (400, 0.8, 0.3, True, False),
-        (255, 0.5, 0.3, True, False),
-        (400, 0.8, 0.6, False, True),
-        (255, 0.5, 0.6, False, False),
+        (400, 0.5, 0.3, 64, True, True),
+        (400, 0.5, 0.3, 129, True, True),
+        (400, 0.8, 0.3, 64, True, False),
+        (255, 0.5, 0.3, 64, True, False),
+        (400, 0.8, 0.6, 128, False, True),
+        (400, 0.8, 0.6, 129, False, False),
+        (255, 0.5, 0.6, 64, False, False),
     ],
 )
-def test_who_divides_the_inputs(n_in: int, in_first: float, density: float, zeros: bool, halved: bool) -> None:
+def test_who_divides_the_inputs(
+    n_in: int, in_first: float, density: float, batch_size: int, zeros: bool, halved: bool
+) -> None:
     rng = np.random.default_rng(3)
     densities = np.where(np.arange(n_in) < n_in // 2, in_first, 1 - in_first) * 2 * density
-    run = run_of(rng.standard_normal((500, n_in)) * (rng.random((500, n_in)) < densities))
+    X = rng.standard_normal((500, n_in)) * (rng.random((500, n_in)) < densities)
+    run = run_of(X, batch_size=batch_size, n_threads=1)
     assert run._layers[:, HALVED].tolist() == [halved, False]
     assert (run._layers[:, WORDS] > 0).tolist() == [zeros, False]
 

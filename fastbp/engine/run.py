@@ -35,6 +35,8 @@ WORK_PER_WEIGHT = 50
 PARAMETERS_OF_REPLICAS = 1 << 14
 # Samples of a mini-batch that repay looking for their zeros
 ROWS_WITHOUT_ZEROS = 32
+# Neurons and samples too few to be divided: two workers divide the inputs
+NEURONS_OF_HALVES, ROWS_OF_HALVES = 32, 128
 # Seconds in which threads begin, which they cannot while another runs Python; most do in 0.1 ms
 BEGINNING = 1e-3
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
@@ -187,7 +189,8 @@ class Run:
         self._replicas = replicas(self.parameters, n_replicas, self._workspace.squares.size)
         second = int(self._layers[0, column.SECOND])
         if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
-            self._layers[0, column.HALVED] = not mostly_zero or halves_are_alike(X, second)
+            few = architecture.sizes[1] <= NEURONS_OF_HALVES and batch_size <= ROWS_OF_HALVES
+            self._layers[0, column.HALVED] = halves_are_alike(X, second) if mostly_zero else few
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1

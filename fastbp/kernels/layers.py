@@ -35,7 +35,7 @@ import numpy as np
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
     WORDS,  # numbers that hold the bits of one chain's inputs, where those that are zero are left out; 0 where not
-    HALVED,  # 1 where two workers may divide the two chains of z, which are about as much to compute
+    HALVED,  # 1 where two workers divide the two chains of z
 ) = range(18)
 LAYER_COLUMNS = 18
 

@@ -5,9 +5,9 @@ a layer has more neurons than the mini-batch has rows, it is *owned*, divided by
 neurons for all samples, and later their gradients and updates, so that these weights stay in its core's cache. Not
 where zeros are left out: each worker would have to look for those of all samples.
 
-An even number of workers *halves* the first layer instead where its z are sums of two chains that are about as much to
-compute: each worker computes one chain, of more samples, and later the gradients and updates of the inputs of that
-chain, so that their weights, and these columns of X, stay in its core's cache.
+An even number of workers *halves* the first layer, where its z are sums of two chains, if zeros are left out of both
+alike or if neurons and samples are few: each worker computes one chain, of more samples, and later the gradients and
+updates of the inputs of that chain, so that their weights, and these columns of X, stay in its core's cache.
 
 Few parameters are *replicated*: each worker has all of them for itself, computes the gradients of whole blocks of
 samples, and makes every update. To write lines that other cores have read takes longer than to compute them twice.
