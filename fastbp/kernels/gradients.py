@@ -55,6 +55,7 @@ from fastbp.kernels.simd import fma, lanes, load, load_first, load_wide, no_sum,
 from fastbp.kernels.tiles import (
     FEW_NARROW,
     FEW_WIDE,
+    LONG_NARROW,
     NARROW_PANEL,
     PANEL,
     PANELS_2,
@@ -228,7 +229,11 @@ def tile_rows(weights, wide, n_in):
 
 @jit
 def gradient_by(wide, rows, inputs, k, end, delta, stride, slab, sums):
-    """`weight_gradient` by tiles of two registers or one and so many rows."""
+    """`weight_gradient` by tiles of two registers, or of one, and so many rows, or more as long as they are whole."""
+    if not wide and end - k >= n_rows(LONG_NARROW, delta):
+        first, k = k, end - (end - k) % n_rows(LONG_NARROW, delta)
+        weight_gradient(LONG_NARROW, inputs, first, k, delta, stride, slab, sums)
+        sums = sums + (k - first) * lanes(delta)
     if wide and rows == n_rows(FEW_WIDE, delta):
         weight_gradient(FEW_WIDE, inputs, k, end, delta, stride, slab, sums)
     elif wide and rows == n_rows(WIDE, delta):
@@ -304,11 +309,8 @@ def learn_non_zeros(shape, layer, parameters, inputs, j, k, workspace, worker, s
     for first in range(k, end, AT_ONCE):
         n_k = min(AT_ONCE, end - first)
         q, size = strip + (first - k) * columns, n_k * columns
-        g, in_scratch = (
-            place_of(q, parameters, workspace, worker, slab),
-            slab.asked == WHOLE and slab.first and slab.last,
-        )
-        g_apart = AT_ONCE * columns if in_scratch else apart
+        g = place_of(q, parameters, workspace, worker, slab)
+        g_apart = AT_ONCE * columns if slab.asked == WHOLE and slab.first and slab.last else apart
         for p in range(panels if slab.last else 0):
             prefetch(weights + (q + p * apart), size)
             prefetch(slot_1 + (q + p * apart), size)
@@ -396,6 +398,33 @@ def half_of_strips(layer, weights, part, n_parts):
 
 
 @jit
+def learn_strips_of_non_zeros(layer, parameters, inputs, before, begin, end, workspace, worker, slab, hyper):
+    """`learn_strips` of a layer whose zeros are left out; two panels at a time are one strip."""
+    outline()
+    weights, n_in, last_j = parameters.weights, layer[N_IN], padded_neurons(layer, parameters.weights)
+    columns, narrow = n_columns(WIDE, weights), lanes(weights)
+    split = layer[PANELS] * columns
+    for k in range(0, n_in, STRIP):
+        j, is_marked = NONE, False
+        while j < last_j:
+            wide, panels = j < split, 2 if j + 2 * columns <= split else 1
+            work = panels * strip_work(layer, weights, wide, min(STRIP, n_in - k))
+            if begin <= 2 * before + work < end:
+                if not is_marked:
+                    mark_columns(layer, inputs, k, slab, column_bits_of(workspace, worker))
+                is_marked = True
+                rest = layer, parameters, inputs, j, k, workspace, worker, slab, hyper
+                if panels == 2:
+                    learn_non_zeros(PANELS_2, *rest)
+                elif wide:
+                    learn_non_zeros(PANEL, *rest)
+                else:
+                    learn_non_zeros(NARROW_PANEL, *rest)
+            before += work
+            j += panels * columns if wide else narrow
+
+
+@jit
 def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end, workspace, worker, slab, hyper):
     """A worker's strips of the neurons first_j <= j < last_j of a layer.
 
@@ -409,7 +438,9 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         if begin <= 2 * before + layer_work(layer, weights, n_in) < end:
             learn_single(layer, parameters, inputs, workspace, worker, slab, hyper)
         return
-    by_bits = layer[WORDS] > 0 and slab.asked != SUM
+    if layer[WORDS] and slab.asked != SUM:
+        learn_strips_of_non_zeros(layer, parameters, inputs, before, begin, end, workspace, worker, slab, hyper)
+        return
     rows = max(tile_rows(weights, True, n_in), tile_rows(weights, False, n_in))
     several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
@@ -418,26 +449,18 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
         n_k = rounded_up(min(STRIP, n_in - k), rows)
         j = first_j
         while j < last_j:
-            wide, panels = j < split, 2 if by_bits and j + 2 * wide_columns <= split else 1
-            work = panels * strip_work(layer, weights, wide, min(STRIP, n_in - k))
+            wide = j < split
+            work = strip_work(layer, weights, wide, min(STRIP, n_in - k))
             if begin <= 2 * before + work < end:
-                if by_bits and not is_prepared:
-                    mark_columns(layer, inputs, k, slab, column_bits_of(workspace, worker))
-                elif not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
+                if not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
                     strip_inputs = gather_columns(inputs, slab.m, k, n_k, workspace, worker)
                 is_prepared = True
-                if panels == 2:
-                    learn_non_zeros(PANELS_2, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
-                elif by_bits and wide:
-                    learn_non_zeros(PANEL, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
-                elif by_bits:
-                    learn_non_zeros(NARROW_PANEL, layer, parameters, inputs, j, k, workspace, worker, slab, hyper)
-                elif wide:  # compiled for each: small mini-batches gain 3 %
+                if wide:  # compiled for each: small mini-batches gain 3 %
                     learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
                 else:
                     learn_strip(layer, parameters, strip_inputs, False, j, k, workspace, worker, slab, hyper)
             before += work
-            j += panels * wide_columns if wide else narrow
+            j += wide_columns if wide else narrow
 
 
 @jit

@@ -6,9 +6,10 @@ A `Tile` is rows x vectors of hardware lanes. The three products of backpropagat
 The shape of a tile is part of its type: a `Shape` is a constant inside kernels. `WIDE` has two vectors, `NARROW` one,
 used where a layer's last neurons fill one register only. The number of rows follows the registers of the compilation
 target: enough independent chains of fused multiply-adds to hide their latency, few enough that nothing is spilled.
-`TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them; `SHORT_WIDE` and `SHORT_NARROW`
-are for few samples, `FEW_WIDE` and `FEW_NARROW` for few inputs or outputs; `ROWS_8` and `ROWS_16` are the rows of a
-layer's few neurons or only one (rows.py). Where zeros are left out (zeros.py) the rows of a tile are panels.
+`TALL_WIDE` and `TALL_NARROW` have two rows more where there are registers for them, `LONG_NARROW` twice as many;
+`SHORT_WIDE` and `SHORT_NARROW` are for few samples, `FEW_WIDE` and `FEW_NARROW` for few inputs or outputs; `ROWS_8` and
+`ROWS_16` are the rows of a layer's few neurons or only one (rows.py). Where zeros are left out (zeros.py) the rows of a
+tile are panels.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _TALL_ROWS, _SHORT_ROWS, _FEW_ROWS = 10, 5, 4
 WIDE, NARROW = Shape(_ROWS, 2), Shape(_NARROW_ROWS, 1)
 TALL_WIDE = Shape(_TALL_ROWS, 2) if many_registers() else WIDE
 TALL_NARROW = Shape(_TALL_ROWS, 1) if many_registers() else NARROW
+LONG_NARROW = Shape(16, 1) if many_registers() else NARROW
 SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
 FEW_WIDE, FEW_NARROW = Shape(_FEW_ROWS, 2), Shape(_FEW_ROWS, 1)
 ROWS_8, ROWS_16 = Shape(8, 1), Shape(16, 1)

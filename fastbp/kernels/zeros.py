@@ -53,7 +53,7 @@ from fastbp.kernels.tiles import (
 )
 
 ROWS = 64  # rows whose sums stay in the nearest cache while their inputs are gone through
-AHEAD = 2  # rows that are asked for before they are looked at: they lie anywhere in memory
+AHEAD = 4  # rows that are asked for before they are looked at: they lie anywhere in memory
 
 
 @jit
@@ -193,8 +193,11 @@ def mark_columns(layer, inputs, k, slab, columns):
         end = min((b + 1) * slab.block, slab.m)
         for w in range(n_blocks(slab.block, WORD)):
             first = b * slab.block + w * WORD
-            for i in range(first, first + WORD):
-                rows[i - first] = marked(bits_of(layer, inputs, i), k, n) if i < end else 0
+            for r in range(WORD):
+                rows[r] = 0
+            for i in range(first, min(first + WORD, end)):
+                prefetch_to_read(inputs.a + (inputs.index[i] * inputs.stride + k), n)
+                rows[i - first] = marked(bits_of(layer, inputs, i), k, n)
             for c in range(STRIP):
                 columns[(b * WORDS_OF_BLOCK + w) * STRIP + c] = column64(rows, c)
 
