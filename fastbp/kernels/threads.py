@@ -180,6 +180,18 @@ def _wait(team, index, value, waits):
 
 
 @jit
+def _remember(team, waits):
+    """What a wait that is over, after so many steps, says of the next ones; one that slept has said it."""
+    if waits > _SPINS or _read(team, DOUBT) == 0:
+        return
+    if waits > _patience(team):
+        team[DOUBT] = _read(team, DOUBT) // 2
+        team[SLEEPS] = 0
+    else:
+        team[DOUBT] = _read(team, DOUBT) - 1
+
+
+@jit
 def _wake(team, index):
     """Wake those who wait for team[index], which has changed."""
     if _read(team, ASLEEP):
@@ -207,12 +219,7 @@ def barrier(team, n_workers):
         if _read(team, ABORT):
             _replace(team, GENERATION, generation, closed)
         waits = _wait(team, GENERATION, generation, waits)
-    if waits <= _SPINS and _read(team, DOUBT) > 0:
-        if waits > _patience(team):
-            team[DOUBT] = _read(team, DOUBT) // 2
-            team[SLEEPS] = 0
-        else:
-            team[DOUBT] = max(_read(team, DOUBT) - 1, 0)
+    _remember(team, waits)
     return _read(team, GENERATION) != closed  # any other value: this barrier was passed, whatever came after
 
 
