@@ -188,7 +188,7 @@ def _remember(team, waits):
         team[DOUBT] = _read(team, DOUBT) // 2
         team[SLEEPS] = 0
     else:
-        team[DOUBT] = _read(team, DOUBT) - 1
+        team[DOUBT] = max(_read(team, DOUBT) - 1, 0)  # another thread may have changed it
 
 
 @jit
