@@ -29,7 +29,6 @@ from fastbp.kernels.layers import (
     STRIP,
     SUM,
     TRAIN_BIAS,
-    WHOLE,
     WORDS,
     WT,
     A,
@@ -179,11 +178,17 @@ def scratch_of(workspace, worker, weights):
 
 
 @jit
+def is_used_at_once(slab):
+    """Whether a slab is a whole mini-batch, whose gradient nobody else adds to."""
+    return slab.asked != PART and slab.first and slab.last
+
+
+@jit
 def place_of(q, parameters, workspace, worker, slab):
     """Where the gradient of the parameters from q on is computed: by the worker in its scratch, unless it is kept."""
     if slab.asked == PART:
         return workspace.parts + (slab.part * workspace.part_size + q)
-    if slab.first and slab.last:
+    if is_used_at_once(slab):
         return scratch_of(workspace, worker, parameters.weights)
     return parameters.sums + q
 
@@ -310,7 +315,7 @@ def learn_non_zeros(shape, layer, parameters, inputs, j, k, workspace, worker, s
         n_k = min(AT_ONCE, end - first)
         q, size = strip + (first - k) * columns, n_k * columns
         g = place_of(q, parameters, workspace, worker, slab)
-        g_apart = AT_ONCE * columns if slab.asked == WHOLE and slab.first and slab.last else apart
+        g_apart = AT_ONCE * columns if is_used_at_once(slab) else apart
         for p in range(panels if slab.last else 0):
             prefetch(weights + (q + p * apart), size)
             prefetch(slot_1 + (q + p * apart), size)
