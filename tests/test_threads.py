@@ -120,6 +120,7 @@ def test_an_abort_before_the_start() -> None:
 
 SLEEPERS = """
 import numba
+from fastbp.kernels import threads
 from fastbp.kernels.pointers import pointer
 
 ABORTED = ...
