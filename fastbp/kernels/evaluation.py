@@ -72,7 +72,7 @@ def evaluate(weights, call, n):
     output_layer = layers.table + (layers.n - 1) * LAYER_COLUMNS
     team, piece, index = pointer_at(call[TEAM], call), call[PIECE], workspace.index
     while True:
-        row = (claim(team) if call[TEAM] else done) * piece
+        row = (claim(team, NONE) if call[TEAM] else done) * piece
         if row >= n or (call[TEAM] and aborted(team)):
             break
         done += 1

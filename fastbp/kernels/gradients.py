@@ -29,6 +29,7 @@ from fastbp.kernels.layers import (
     STRIP,
     SUM,
     TRAIN_BIAS,
+    WHOLE,
     WORDS,
     WT,
     A,
@@ -234,8 +235,8 @@ def tile_rows(weights, wide, n_in):
 
 @jit
 def gradient_by(wide, rows, inputs, k, end, delta, stride, slab, sums):
-    """`weight_gradient` by tiles of two registers, or of one, and so many rows, or more as long as they are whole."""
-    if not wide and end - k >= n_rows(LONG_NARROW, delta):
+    """`weight_gradient` by tiles of two registers, or of one, and so many rows, or twice as many."""
+    if not wide and end - k >= n_rows(LONG_NARROW, delta) and n_rows(LONG_NARROW, delta) % rows == 0:
         first, k = k, end - (end - k) % n_rows(LONG_NARROW, delta)
         weight_gradient(LONG_NARROW, inputs, first, k, delta, stride, slab, sums)
         sums = sums + (k - first) * lanes(delta)
@@ -271,7 +272,9 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
         square(layer, weights + strip, k, end - k, columns, j, workspace)
     # few samples: an update of a strip costs less than those of its tiles
     few = is_few(layer, weights, wide) and slab.first
-    at_once = rows if slab.m >= FETCHED_AHEAD and slab.asked != SUM and not few else STRIP
+    at_once = STRIP
+    if slab.m >= FETCHED_AHEAD and slab.asked == WHOLE and not few:
+        at_once = rows if wide else rounded_up(n_rows(LONG_NARROW, weights), rows)
     for first in range(k, end, at_once):
         last = min(first + at_once, end)
         n_k = rounded_up(last - first, rows)

@@ -50,7 +50,7 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
-from fastbp.kernels.shares import block_size, is_replicated, n_blocks, own_inputs, own_rows
+from fastbp.kernels.shares import block_size, is_replicated, n_blocks, next_block, own_inputs, own_rows
 from fastbp.kernels.simd import load16, store_first
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import (
@@ -58,6 +58,7 @@ from fastbp.kernels.threads import (
     barrier,
     barriers_passed,
     flush_subnormals,
+    forget_claims,
     gather,
     is_closed,
     restore_mode,
@@ -242,11 +243,14 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
     while start < m:
         rows = min(m - start, slabs * slab_size if replicated else slab_size)
         begin, end, size, row = own_rows(rows, block, replicated, worker, n_workers)
-        part = barriers_passed(team) % 2 * workspace.parts_kept if replicated else 0
+        turn = barriers_passed(team) % 2 if replicated else 0
+        part = turn * workspace.parts_kept
+        if replicated and worker == 0:
+            forget_claims(team, 1 - turn)
         inputs = Inputs(x, order + start, samples.x_stride, n_in, workspace.bits)
-        for piece in range(n_blocks(end - begin, block) if replicated else 1):
-            first = begin + piece * size
-            last_row, here = row + min(end - first, size), order + (start + first - row)
+        first = next_block(begin, end, rows, block, team, turn) if replicated else begin
+        while first < rows:
+            last_row, here = row + min(rows - first, size), order + (start + first - row)
             inputs = Inputs(x, here, samples.x_stride, n_in, workspace.bits)
             if samples.gathered:
                 gather_rows(samples, inputs, workspace.rows, row, last_row)
@@ -268,6 +272,7 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
                 said = workspace.part_costs + number * MEASURED_COLUMNS
                 said[COST] = sum_of(workspace.cost, row, last_row)
                 said[HITS] = sum_of(workspace.hits, row, last_row if samples.classify else row)
+            first = next_block(first + block, end, rows, block, team, turn) if replicated else rows
         if not barrier(team, n_workers):
             return False
         for first in range(0, rows, slab_size):

@@ -11,6 +11,8 @@ updates of the inputs of that chain, so that their weights, and these columns of
 
 Few parameters are *replicated*: each worker has all of them for itself, computes the gradients of whole blocks of
 samples, and makes every update. To write lines that other cores have read takes longer than to compute them twice.
+Of many blocks the last ones are nobody's own: whoever is ready with his claims one of them, as no core is always as
+fast as the others.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from fastbp.kernels.layers import (
     Inputs,
 )
 from fastbp.kernels.simd import lanes
+from fastbp.kernels.threads import claim
 from fastbp.kernels.tiles import FEW_NARROW, WIDE, n_columns, n_rows, rounded_up
+
+CLAIMED_OF = 4  # of so many blocks one is claimed
 
 
 @jit
@@ -101,9 +106,25 @@ def own_rows(rows, block, replicated, worker, n_workers):
     if not replicated:
         begin, end = rows * worker // n_workers, rows * (worker + 1) // n_workers
         return begin, end, end - begin, begin
-    blocks = n_blocks(rows, block)
+    blocks = owned_blocks(rows, block)
     begin, end = blocks * worker // n_workers * block, blocks * (worker + 1) // n_workers * block
-    return begin, min(end, rows), block, worker * (BLOCK + ROWS_GAP)
+    return begin, end, block, worker * (BLOCK + ROWS_GAP)
+
+
+@jit
+def owned_blocks(rows, block):
+    """How many blocks of rows are some worker's own; the others follow."""
+    blocks = n_blocks(rows, block)
+    return blocks - blocks // CLAIMED_OF
+
+
+@jit
+def next_block(first, end, rows, block, team, turn):
+    """Where the next block of a worker begins: at `first`, if this is its own, or one that it claims; or at `rows`."""
+    if first < end:
+        return first
+    owned = owned_blocks(rows, block) * block
+    return min(owned + claim(team, turn) * block, rows) if owned < rows else rows
 
 
 @jit

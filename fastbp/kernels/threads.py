@@ -19,9 +19,9 @@ from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
 
-# Places in the words of a team: two cache lines apart
-ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, ASLEEP, DOUBT, SLEEPS, CLAIMED = range(0, 144, 16)
-TEAM_WORDS = 144
+# Places in the words of a team: two cache lines apart; what is claimed has two, for turns
+WORD_APART, TEAM_WORDS = 16, 160
+ARRIVED, GENERATION, ABORT, STARTED, COMPLETED, ASLEEP, DOUBT, SLEEPS, CLAIMED, _ = range(0, TEAM_WORDS, WORD_APART)
 _VOID, _TIMESPEC = ir.VoidType(), ir.ArrayType(ir.IntType(64), 2)
 # Pauses before a waiting thread sleeps, some 0.3 ms, as to be woken takes 0.05. Each sleep halves them, _PROVEN waits
 # without one double them: where those who are waited for have to share a core with who waits, pauses only delay them.
@@ -258,9 +258,15 @@ def gather(team, n_workers):
 
 
 @jit
-def claim(team):
-    """The next piece of work that nobody has claimed: 0, 1, 2, ..."""
-    return _add(team, CLAIMED, 1)
+def claim(team, turn):
+    """The next piece of work that nobody has claimed, in one of two turns: 0, 1, 2, ..."""
+    return _add(team, CLAIMED + turn * WORD_APART, 1)
+
+
+@jit
+def forget_claims(team, turn):
+    """Begin a turn anew, in which nobody is at present."""
+    team[CLAIMED + turn * WORD_APART] = 0
 
 
 @intrinsic
