@@ -2,7 +2,8 @@
 
 Usage: python asv_benchmarks/estimators.py [--only 10-16-1 ...] [--dtype float32 float64] [--rounds 5] [--json FILE]
 
-Settings and the check that both do the same are those of the asv benchmarks. Rounds are interleaved; the best counts.
+Settings and the check that both do the same are those of the asv benchmarks. Rounds are interleaved, at least so many
+as asked for and for some seconds; the best counts.
 The floor is how many times as fast fastbp shall be at the least; of memory, that it shall take no more. Each figure of
 memory is of a process of its own, which has fitted once before. Exits with 1 when a floor is not kept. BLAS may use all
 cores; between two turns is a pause, as its threads spin a while after a product, in the way of whoever is next.
@@ -41,7 +42,8 @@ import fastbp
 
 LEAST_SECONDS = 0.05  # a measurement takes at least so long
 PAUSE = 0.1  # seconds before each
-MOST_SECONDS, FEWEST_TURNS = 10, 3  # after so long there are no more turns, unless there were so few
+# Turns go on for the fewest seconds, and end after the most, unless there were so few of them
+FEWEST_SECONDS, MOST_SECONDS, FEWEST_TURNS = 3, 10, 3
 # glibc keeps what is freed, so that a second fit would seem to take nothing: with these it gives blocks back
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 UNSEEN = 1.0  # megabytes that say nothing: the stacks of threads, pages that the allocator happened to give back
@@ -51,20 +53,31 @@ def best_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
     """Return the best seconds of each call; they take turns."""
     repeats, best = {}, dict.fromkeys(calls, float("inf"))
     for name, call in calls.items():
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, int(LEAST_SECONDS / (time.perf_counter() - start)) + 1)
-    begun = time.perf_counter()
-    for turn in range(rounds):
-        if turn >= FEWEST_TURNS and time.perf_counter() - begun > MOST_SECONDS:
+        repeats[name] = max(1, round(LEAST_SECONDS / min(seconds_of(call, 1) for _ in range(2))))
+    begun, turns = time.perf_counter(), 0
+    while turns < rounds or time.perf_counter() - begun < FEWEST_SECONDS:
+        if turns >= FEWEST_TURNS and time.perf_counter() - begun > MOST_SECONDS:
             break
         for name, call in calls.items():
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            best[name] = min(best[name], (time.perf_counter() - start) / repeats[name])
+            pause()
+            best[name] = min(best[name], seconds_of(call, repeats[name]))
+        turns += 1
     return best
+
+
+def seconds_of(call: Callable[[], Any], n: int) -> float:
+    """Return the mean seconds of n calls."""
+    start = time.perf_counter()
+    for _ in range(n):
+        call()
+    return (time.perf_counter() - start) / n
+
+
+def pause() -> None:
+    """Let the threads of BLAS fall asleep, but not the core: it would be slow for some milliseconds."""
+    end = time.perf_counter() + PAUSE
+    while time.perf_counter() < end:
+        pass
 
 
 def timed(only: list[str], dtypes: list[str], rounds: int) -> Iterator[tuple[str, float, dict[str, float]]]:
@@ -122,7 +135,7 @@ def main() -> int:
     blas = max((each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"), default=1)
     print(
         f"{platform.machine()}; threads: fastbp {fastbp.get_num_threads()}, BLAS {blas}; "
-        f"seconds, the best of {options.rounds} turns"
+        f"seconds, the best of {options.rounds} turns or more"
     )
     print(f"{'':62} {'fastbp':>10} {'sklearn':>10} {'times':>6} {'floor':>6}")
     results: dict[str, dict[str, float]] = {}
