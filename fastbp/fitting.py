@@ -5,7 +5,6 @@ A network is trained by one thread at a time, which holds its claim meanwhile.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import threading
@@ -90,7 +89,8 @@ def _release_after_fork() -> None:
     """Free, in a forked child, the networks that threads train which it does not have."""
     for key, claim in list(_claims.items()):
         if claim.thread != threading.get_ident():
-            claim.network._rng = copy.deepcopy(claim.network._rng)  # a thread that drew left it locked
+            lock: Any = claim.network._rng.bit_generator.lock  # a thread that drew left it locked
+            lock._at_fork_reinit()  # as the standard library's own locks; to copy what is locked may wait for ever
             del _claims[key]
 
 

@@ -1,13 +1,13 @@
 """Forward: z_j = b_j + sum_k w_jk a_k and a_j = sigma(z_j), layer by layer, for some rows of a mini-batch.
 
-Where X has many inputs, a z of the first layer is the sum of two chains: b_j and the first half of the inputs, and the
-second half.
+Where X has many inputs, a z of the first layer is the sum of two chains (chains.py).
 """
 
 from __future__ import annotations
 
 from fastbp.kernels._jit import NONE, jit
 from fastbp.kernels.activations import activate
+from fastbp.kernels.chains import add_chains
 from fastbp.kernels.layers import (
     ACTIVATION,
     BOTH,
@@ -71,7 +71,7 @@ from fastbp.kernels.tiles import (
     store_rows,
     zeros,
 )
-from fastbp.kernels.zeros import add_chains, sums_without_zeros
+from fastbp.kernels.zeros import sums_without_zeros
 
 # Inputs of X in a row whose end the core does not see coming: it fetches longer rows ahead by itself
 FETCHED_WIDTH = 256

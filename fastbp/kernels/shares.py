@@ -30,7 +30,6 @@ from fastbp.kernels.layers import (
     SECOND,
     WORDS,
     WT,
-    Inputs,
 )
 from fastbp.kernels.simd import lanes
 from fastbp.kernels.threads import claim
@@ -54,21 +53,6 @@ def is_owned(layer, weights, rows, n_workers):
     units = (layer[N_OUT] + unit - 1) // unit
     idle = (n_workers - units % n_workers) % n_workers
     return units >= n_workers and 4 * idle <= units
-
-
-@jit
-def n_chains(layer):
-    """How many chains the z of a layer are the sums of."""
-    return CHAINS if layer[SECOND] < layer[N_IN] else 1
-
-
-@jit
-def inputs_of(layer, inputs, chain):
-    """The inputs of one chain of a layer."""
-    if chain == 0:
-        return Inputs(inputs.a, inputs.index, inputs.stride, layer[SECOND], inputs.bits)
-    k = layer[SECOND]
-    return Inputs(inputs.a + k, inputs.index, inputs.stride, layer[N_IN] - k, inputs.bits + layer[WORDS])
 
 
 @jit

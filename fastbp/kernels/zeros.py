@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.bits import column64, first_bit, non_zeros8, non_zeros64
+from fastbp.kernels.chains import add_chains, inputs_of, n_chains
 from fastbp.kernels.layers import (
     BOTH,
     CHAINS,
@@ -32,8 +33,7 @@ from fastbp.kernels.layers import (
     W,
 )
 from fastbp.kernels.pointers import prefetch_to_read
-from fastbp.kernels.shares import inputs_of, n_blocks, n_chains, padded_neurons
-from fastbp.kernels.simd import lanes, load, store
+from fastbp.kernels.shares import n_blocks, padded_neurons
 from fastbp.kernels.tiles import (
     NARROW_PANEL,
     NO_PANEL,
@@ -150,15 +150,6 @@ def chain_without_zeros(layer, chain, weights, inputs, workspace, begin, end):
         while j < last:
             sums_of_non_zeros(NARROW_PANEL, NO_PANEL, layer, chain, weights, inputs, begin, end, j, z)
             j += narrow
-
-
-@jit
-def add_chains(layer, workspace, begin, end):
-    """z_ij = the sum of its two chains, for rows begin <= i < end."""
-    z, second, n = workspace.a + layer[A], workspace.delta + layer[A], padded_neurons(layer, workspace.a)
-    for i in range(begin, end):
-        for j in range(i * layer[STRIDE], i * layer[STRIDE] + n, lanes(z)):
-            store(z + j, load(z + j) + load(second + j))
 
 
 @jit
