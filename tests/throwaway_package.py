@@ -81,7 +81,7 @@ COMPILED = [9.0, {"compiled": 1, "saved": 1}]
 LOADED = [9.0, {"loaded": 1}]
 NOT_SAVED = [9.0, {"compiled": 1}]
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork, and no modes or owners of files")
 
 # A root that has given up its rights over files, as in a container
 WITHOUT_CAPABILITIES = """

@@ -270,7 +270,8 @@ def learn_strip(layer, parameters, inputs, wide, j, k, workspace, worker, slab, 
     strip = layer[W] + j * layer[K_PADDED] + k * columns
     if slab.last and penalty != 0.0:
         square(layer, weights + strip, k, end - k, columns, j, workspace)
-    # few samples: an update of a strip costs less than those of its tiles
+    # tile by tile where each is updated at once, from the nearest cache, unless samples are few: an update of a strip
+    # costs less than those of its tiles
     few = is_few(layer, weights, wide) and slab.first
     at_once = STRIP
     if slab.m >= FETCHED_AHEAD and slab.asked == WHOLE and not few:

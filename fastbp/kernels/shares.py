@@ -35,7 +35,7 @@ from fastbp.kernels.simd import lanes
 from fastbp.kernels.threads import claim
 from fastbp.kernels.tiles import FEW_NARROW, WIDE, n_columns, n_rows, rounded_up
 
-CLAIMED_OF = 4  # of so many blocks one is claimed
+CLAIMED_OF = 4  # of so many blocks one is claimed: a half or an eighth of them gain no more
 
 
 @jit

@@ -265,7 +265,10 @@ def claim(team, turn):
 
 @jit
 def forget_claims(team, turn):
-    """Begin a turn anew, in which nobody is at present."""
+    """Begin a turn anew, in which nobody is at present.
+
+    That is the other of the two: past a barrier some claim in the turn that follows before others have read anything.
+    """
     team[CLAIMED + turn * WORD_APART] = 0
 
 
