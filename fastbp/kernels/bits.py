@@ -68,7 +68,7 @@ def _integers(vector):
 @intrinsic
 def times_power_of_two(typingctx, y, shifted):
     """y 2^n, a normal number, for the integer n = shifted - 1.5 2^(mantissa bits) in the last bits of `shifted`."""
-    mantissa, _ = _FORMAT[y.dtype.bitwidth]
+    mantissa, _ = _FORMAT[shifted.dtype.bitwidth]
 
     def emit(builder, y, shifted):
         integers = _integers(y.type)

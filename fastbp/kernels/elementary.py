@@ -158,12 +158,12 @@ def _tanh32(x):
 
 
 def _tanh64(x):
-    size = absolute(x)
-    r, shifted = _reduced64(where(size > 22.0, 44.0, size + size))  # beyond, it is 1
+    double = absolute(x) * 2.0
+    r, shifted = _reduced64(where(double > 44.0, 44.0, double))  # beyond, it is 1
     p, q = _rational64(r)
     p = fma(r * r * r, p, r)
     q = q - p
-    power = times_power_of_two(where(x != x, x, 1.0), shifted)
+    power = times_power_of_two(1.0, shifted)  # of a NaN any: r is one then
     y = fma(power, p + p, (power - 1.0) * q)  # e^2|x| - 1, times q
     return copysign(y / fma(q, 2.0, y), x)
 
