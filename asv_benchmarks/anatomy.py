@@ -26,6 +26,17 @@ from fastbp.kernels._jit import OPTIONS
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import activate_layer, forward_together
 from fastbp.kernels.gradients import gradients
+from fastbp.kernels.lane_tiles import LANES
+from fastbp.kernels.lanes import (
+    activate_neurons,
+    layer_deltas,
+    layer_gradient,
+    layer_sums,
+    output_samples,
+    take_inputs,
+    take_targets,
+)
+from fastbp.kernels.layers import ACTIVATION as LAYER_ACTIVATION
 from fastbp.kernels.layers import (
     BETA_1,
     BETA_2,
@@ -35,6 +46,7 @@ from fastbp.kernels.layers import (
     LAYER_COLUMNS,
     MU,
     N_IN,
+    N_OUT,
     PART,
     PENALTY,
     REPORT_COLUMNS,
@@ -50,13 +62,15 @@ from fastbp.kernels.layers import (
     Slab,
 )
 from fastbp.kernels.minibatch import learn, non_zeros_of, output_rows, own_records
+from fastbp.kernels.narrow import learn as learn_narrow
+from fastbp.kernels.narrow import own_buffers, own_parameters, parts_of, sum_parts, train_narrow, update_all
 from fastbp.kernels.pointers import pointer, pointer_at, share
 from fastbp.kernels.shares import block_size, n_blocks, own_rows, padded_neurons
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 
-FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, BARRIER, MINIBATCH = range(7)
-NAMES = ["forward", "activation", "output and loss", "delta", "gradient and update", "barriers", "mini-batch"]
+FORWARD, ACTIVATION, OUTPUT, DELTA, GRADIENT, UPDATE, BARRIER, MINIBATCH = range(8)
+NAMES = ["forward", "activation", "output and loss", "delta", "gradient", "sums and update", "barriers", "mini-batch"]
 LEAST_SECONDS = 0.02  # of one measurement: a team starts in less than a hundredth of it
 ROUNDS = 5
 
@@ -66,7 +80,10 @@ def perform(
     part, l, layers, parameters, samples, order, m, step, code, workspace, replicas, report, team, worker, n_workers,
     times
 ):  # fmt: skip
-    """One worker's share of one part, of layer l, for the mini-batches order[: m], order[m : 2 m], ... in turn."""
+    """One worker's share of one part, of layer l, for the mini-batches order[: m], order[m : 2 m], ... in turn.
+
+    The gradient includes the update, which is made tile by tile.
+    """
     mode = flush_subnormals()
     layers = Layers(pointer(layers), len(layers))
     parameters, workspace = own_records(parameters, workspace, replicas, worker, n_workers)
@@ -126,6 +143,59 @@ def perform(
     return 0
 
 
+@numba.njit(**OPTIONS)
+def perform_narrow(
+    part, l, layers, parameters, samples, order, m, step, code, buffers, replicas, report, team, worker, n_workers,
+    times
+):  # fmt: skip
+    """`perform` for a narrow network; the inputs are part of the first layer's forward pass."""
+    mode = flush_subnormals()
+    layers = Layers(pointer(layers), len(layers))
+    parameters, samples = share(own_parameters(parameters, replicas, worker)), share(samples)
+    buffers = share(own_buffers(buffers, worker))
+    words, n_minibatches = pointer(team), len(order) // m
+    hyper = share(
+        Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    )
+    vectors = (m + LANES - 1) // LANES
+    n_blocks = (vectors + buffers.block - 1) // buffers.block
+    n_parts = min(parts_of(vectors, buffers.block), buffers.parts_kept)
+    layer = layers.table + l * LAYER_COLUMNS
+    below = layer[A + -LAYER_COLUMNS] if l > 0 else 0
+    a, delta, weights = buffers.a + layer[A], buffers.delta + layer[A], parameters.weights
+    gather(words, n_workers)
+    for i in range(times):
+        for b in range(n_blocks * worker // n_workers, n_blocks * (worker + 1) // n_workers):
+            first, last = b * vectors // n_blocks * LANES, min((b + 1) * vectors // n_blocks * LANES, m)
+            here, rows = pointer(order) + (i % n_minibatches * m + first), last - first
+            if part == FORWARD:
+                if l == 0:
+                    take_inputs(samples, here, rows, layer[N_IN], buffers.a)
+                layer_sums(layer, weights, buffers.a + below, rows, a)
+            elif part == ACTIVATION:
+                activate_neurons(layer[LAYER_ACTIVATION], layer[N_OUT], rows, a, delta)
+            elif part == OUTPUT:
+                take_targets(samples, here, rows, layer[N_OUT], delta)
+                output_samples(layer, samples, here, rows, a, delta)
+            elif part == DELTA:
+                layer_deltas(layer, weights, delta, rows, buffers.delta + below)
+            elif part == GRADIENT:
+                g = buffers.parts + b * n_parts // n_blocks * buffers.part_size
+                layer_gradient(layer, delta, buffers.a + below, rows, False, g)
+        if part == UPDATE:
+            sum_parts(buffers.parts, n_parts, buffers.part_size, True, buffers.sums)
+            update_all(layers, parameters, buffers.sums, buffers.part_size, hyper)
+        elif part == BARRIER:
+            barrier(words, n_workers)
+        elif part == MINIBATCH:
+            learn_narrow(
+                layers, parameters, samples, pointer(order) + i % n_minibatches * m, m, pointer(step), code, buffers,
+                pointer(report), words, worker, n_workers,
+            )  # fmt: skip
+    restore_mode(mode)
+    return 0
+
+
 @dataclass
 class Part:
     """One part of a mini-batch and the best time that it took."""
@@ -174,17 +244,20 @@ class Anatomy:
             yield Part(DELTA, l, flops[l])
         for l in range(len(flops)):
             yield Part(GRADIENT, l, flops[l])
+        if self.run._setup.kernel is train_narrow:
+            yield Part(UPDATE, 0)
         yield Part(BARRIER, 0)
 
     def perform(self, part: Part) -> float:
         """Return the seconds in which the team does a part as often as it says."""
-        run, report = self.run, np.zeros(REPORT_COLUMNS)
+        run, setup, report = self.run, self.run._setup, np.zeros(REPORT_COLUMNS)
+        of_part = perform_narrow if setup.kernel is train_narrow else perform
 
         def task(words: Any, worker: int, n_workers: int) -> int:
             return int(
-                perform(
+                of_part(
                     part.kind, part.l, run._layers, run.parameters, run._samples, self.order, self.work.batch_size,
-                    self.step, run._code, run._workspace, run._replicas, report, words, worker, n_workers, part.times,
+                    self.step, run._code, setup.buffers, setup.replicas, report, words, worker, n_workers, part.times,
                 )
             )  # fmt: skip
 

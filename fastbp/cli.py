@@ -125,9 +125,11 @@ def _warm_up(arguments: argparse.Namespace) -> int:
     for dtype in DTYPES:
         before = _jit.counts.copy()
         began = time.perf_counter()
-        network = Network([1, 1], dtype=dtype, seed=0)
-        network.fit([[0.0]], [0.0], verbose=False)
-        network.predict([[0.0]])
+        X, y = [[0.0]] * 64, [0.0] * 64  # mini-batches enough to be shuffled
+        for n_hidden in 1, 100:  # a narrow network and a wide one
+            network = Network([1, n_hidden, 1], dtype=dtype, seed=0)
+            network.fit(X, y, verbose=False)
+            network.predict(X)
         seconds = time.perf_counter() - began
         new = _jit.counts - before
         what = "compiled" if new["compiled"] else "loaded from disk" if new["loaded"] else "in memory already"

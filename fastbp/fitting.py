@@ -194,7 +194,7 @@ def fit(
         if resume and network._optimizer is not None:
             remembered = network._optimizer.handed_to(rule)
         return _descend(
-            network, data, rule, remembered, epochs, min(batch_size, len(chosen)), shuffle, watchers,
+            network, data, rule, remembered, epochs, batch_size, shuffle, watchers,
             publishes=bool(callbacks),
         )  # fmt: skip
 
@@ -215,7 +215,8 @@ def _descend(
 ) -> History:
     """Train mini-batch by mini-batch."""
     n = len(data.chosen)
-    shuffled = shuffle and batch_size < n  # one mini-batch has no order
+    size = min(batch_size, n)
+    shuffled = shuffle and size < n  # one mini-batch has no order
     run = Run(
         network.architecture, network.weights, network.biases, data.samples, data.wanted.array, batch_size=batch_size,
         update=rule.update, state=remembered.slots, steps=remembered.step, classify=data.classify,
@@ -236,6 +237,9 @@ def _descend(
         table[:, PENALTY] = data.penalty
         return table
 
+    def judge(state: TrainingState) -> None:
+        pace.after(state.history.epochs)
+
     def leave() -> None:
         reached = state.history.epochs if state.kept_epoch is None else state.kept_epoch
         optimizer = replace(remembered, step=run.steps, slots=tuple(run.state()), progress=pace.after(reached))
@@ -243,8 +247,8 @@ def _descend(
         network._optimizer = before if refused else optimizer
 
     plan = Plan(
-        epochs, data.chosen, batch_size, order if shuffled else None, pace.rates, steps, data.classify,
-        _validation(data, run), lambda state: pace.after(state.history.epochs), pace.ahead, sample_weight=data.weight,
+        epochs, data.chosen, size, order if shuffled else None, pace.rates, steps, data.classify,
+        _validation(data, run), judge if pace.watches else None, pace.ahead, sample_weight=data.weight,
     )  # fmt: skip
     drawn_before, before, refused = network._rng.bit_generator.state, network._optimizer, False
     try:
@@ -300,7 +304,7 @@ def _validation(data: _Data, run: Run) -> Callable[[], tuple[float, float | None
         return None
     samples, wanted = data.validation
     evaluator = Evaluator(run.architecture)
-    return lambda: measure(evaluator, run.parameters.weights, samples, wanted, data.n_threads)
+    return lambda: measure(evaluator, run.packed(), samples, wanted, data.n_threads)
 
 
 def _held_out(validation_fraction: Any, n: int, validation_data: Any) -> int:

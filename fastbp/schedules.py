@@ -303,9 +303,19 @@ class Pace:
     def __init__(self, schedule: Schedule, progress: Progress, n_samples: int, history: History) -> None:
         self._schedule, self._n_samples, self._history = schedule, n_samples, history
         self._after = [progress]
+        kind = type(schedule)
+        self._counts = kind.after is Schedule.after and kind.ahead is Schedule.ahead
+
+    @property
+    def watches(self) -> bool:
+        """Whether the schedule looks at each epoch; otherwise it only counts them."""
+        return not self._counts
 
     def after(self, epochs: int) -> Progress:
         """Return the progress after so many epochs, of which the history tells."""
+        if self._counts:
+            before = self._after[0]
+            return replace(before, epochs=before.epochs + epochs, samples=before.samples + self._n_samples * epochs)
         while len(self._after) <= epochs:
             epoch = len(self._after) - 1
             self._after.append(self._schedule.after(self._after[-1], self._history, epoch, self._n_samples))
@@ -316,7 +326,7 @@ class Pace:
         begin = self._after[0]
         steps = np.arange(first, first + len(epochs), dtype=np.int64)
         moments = Moments(steps, begin.epochs + epochs, begin.samples + self._n_samples * epochs)
-        rates = np.asarray(self._schedule.rates(moments, self._after[-1]), np.float64)
+        rates = np.asarray(self._schedule.rates(moments, self._latest()), np.float64)
         valid = (rates >= 0) & (rates < np.inf)
         if rates.shape != epochs.shape or not valid.all():
             what = f"shape {rates.shape}" if rates.shape != epochs.shape else f"{rates[~valid][0]} among them"
@@ -328,7 +338,10 @@ class Pace:
 
     def ahead(self) -> float:
         """Return how many epochs may pass before the schedule must look at the first of them."""
-        return self._schedule.ahead(self._after[-1])
+        return self._schedule.ahead(self._latest())
+
+    def _latest(self) -> Progress:
+        return self.after(self._history.epochs) if self._counts else self._after[-1]
 
 
 def rate_of(value: Any, name: str) -> float:

@@ -75,6 +75,11 @@ class Session:
         judge = math.inf if self._judge is None else self._ahead() if self._ahead is not None else 1
         return min([1 if self._validate else math.inf, judge, *(callback.ahead() for callback in self._callbacks)])
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody is told of single epochs."""
+        return bool(self._callbacks) or self._judge is not None or self._validate is not None
+
     def progress(self, *, is_behind: bool = False) -> None:
         """Tell that some mini-batches are done; whether those of later epochs are computed already."""
         self._is_behind = is_behind

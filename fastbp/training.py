@@ -32,7 +32,7 @@ CHUNK_WORK = 4_000_000_000
 # Mini-batches in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 # Samples in a chunk at most: in the smallest networks they take longer than their multiply-adds
-CHUNK_SAMPLES = 1 << 20
+CHUNK_SAMPLES = 3 << 20
 # The first chunk has fewer epochs: nobody has drawn their orders meanwhile
 SHORTER_AT_FIRST = 3
 
@@ -239,14 +239,16 @@ class _Loop:
         if plan.finite and chunk.first == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
-        finished = chunk.last == plan.n_minibatches
+        finished, watched = chunk.last == plan.n_minibatches, self.session.is_watched
         for epoch in chunk.epochs:
             if trouble and epoch.samples < plan.n_samples:
                 break
             if finished:
                 _close(epoch, plan, state.history)
-            _show(epoch, state, plan, finished)
             is_behind = not trouble and epoch is not chunk.epochs[-1]
+            if is_behind and not watched:
+                continue
+            _show(epoch, state, plan, finished)
             self.session.progress(is_behind=is_behind)
             if finished:
                 self.session.end_epoch(is_behind=is_behind)
@@ -304,10 +306,11 @@ class _Loop:
         sums[:, 0, 0] += chunk.epochs[0].cost, chunk.epochs[0].hits
         # one after the other: the same for any chunks
         totals = np.add.accumulate(sums, axis=2)[:, :, -1].T.tolist()
-        for begin, epoch, (cost, hits) in zip(range(0, n, of_epoch), chunk.epochs, totals, strict=False):
+        rates = chunk.rates[::of_epoch].tolist()
+        for begin, epoch, rate, (cost, hits) in zip(range(0, n, of_epoch), chunk.epochs, rates, totals, strict=False):
             count = min(of_epoch, n - begin)
             if chunk.first == 0:
-                epoch.learning_rate = float(chunk.rates[begin])
+                epoch.learning_rate = rate
             epoch.cost, epoch.hits = cost, hits
             epoch.samples = min((chunk.first + count) * self.plan.batch_size, self.plan.n_samples)
             epoch.seconds += seconds * count / n

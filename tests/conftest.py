@@ -58,6 +58,28 @@ def _no_cap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr("fastbp.engine.cores.most_threads", lambda: 64)
 
 
+def _train_all(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbp.engine.run.is_narrow", lambda architecture, batch_size: narrow)
+
+
+@pytest.fixture
+def all_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every network train as those do whose neurons fill the lanes."""
+    _train_all(False, monkeypatch)
+
+
+@pytest.fixture
+def all_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every network train with samples in the lanes."""
+    _train_all(True, monkeypatch)
+
+
+@pytest.fixture(params=["wide", "narrow"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every network train in one form, then in the other."""
+    _train_all(request.param == "narrow", monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Digits:
     """Return the shipped digits, read once; read-only, as all tests share them."""

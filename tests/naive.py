@@ -44,6 +44,7 @@ class Arithmetic:
     ulps: Mapping[str, float]  # of exp, log, log1p, tanh
     block: int  # samples in one chain of a gradient
     slab: int  # samples after which a sum is rounded to the dtype
+    wide_biases: bool = True  # whether the gradient of biases is summed in float64, but for that
 
     def gamma(self, n: float) -> float:
         """Bound the relative error of n roundings in a row."""
@@ -60,7 +61,10 @@ class Arithmetic:
         return Bounded(value, np.zeros_like(value), self).round()
 
     def chain_over_samples(self, m: int) -> int:
-        """Roundings that a term of a sum over m samples passes through: its block, and the sum of the blocks."""
+        """Roundings that a term of a sum over m samples passes through: its block, and the sum of the blocks.
+
+        With samples in the lanes they are fewer: m / 16 in a lane, 4 where lanes are added.
+        """
         return min(m, self.block) + -(-m // self.block)
 
 
@@ -408,9 +412,11 @@ def forward_backward(
 
 
 def _over_samples(delta: Bounded) -> Bounded:
-    """sum_i delta_ij: in float64, and rounded to the dtype after each slab."""
+    """sum_i delta_ij: in float64, and rounded to the dtype after each slab; of narrow networks in the dtype."""
     f, m = delta.f, len(delta.value)
     relative = WIDE_U * f.chain_over_samples(m) * 1.01 + f.gamma(-(-m // f.slab))
+    if not f.wide_biases:
+        relative = f.gamma(f.chain_over_samples(m))
     return Bounded(delta.value.sum(axis=0), delta.error.sum(axis=0) + relative * delta.size.sum(axis=0) + f.tiny, f)
 
 

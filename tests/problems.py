@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import naive
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
+import fastbp.engine.run
 from fastbp.reference import component, matrix, one_hot
 
 Array = NDArray[Any]
@@ -79,6 +80,11 @@ class Problem:
         cost, dw, db = form.loss_and_gradients(*self.wide(), self.loss, X, self.Y, self.weight)
         filled = [np.zeros(len(w)) if b is None else b for w, b in zip(dw, db, strict=True)]
         return cost, dw, filled, form.forward(*self.wide(), X)[1][1:]
+
+    def kernel(self, batch_size: int | None = None) -> naive.Arithmetic:
+        """Return the arithmetic of the compiled engine for mini-batches of that size, or for one of all samples."""
+        narrow = fastbp.engine.run.is_narrow(self.network().architecture, batch_size or len(self.X))
+        return replace(naive.KERNEL[self.dtype.name], wide_biases=not narrow)
 
     def bounds(self, f: naive.Arithmetic) -> naive.Pass:
         return naive.forward_backward(

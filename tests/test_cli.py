@@ -191,7 +191,8 @@ def test_warmup_compiles_into_an_empty_folder(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in lines[:2]] == ["float32: compiled", "float64: compiled"]
     folder = Path(lines[2].removeprefix("stored in "))
     assert folder.is_relative_to(tmp_path / "cache")
-    assert list(folder.glob("*.entry"))
+    entries = [path.name.partition("-")[0] for path in folder.glob("*.entry")]
+    assert sorted(entries) == sorted(["train", "train_narrow", "evaluate"] * 2 + ["shuffle"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows reports a closed pipe otherwise")

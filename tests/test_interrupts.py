@@ -171,8 +171,8 @@ FITS = """
         if aborts and not in_caller:  # else it came before or after all mini-batches
             whole, left = divmod(n, batch_size)
             m = min(batch_size, n)
-            each = barriers(sizes, m, m, n_threads)
-            last = barriers(sizes, m + left, m, n_threads) - each if left and whole else each * bool(left)
+            each = barriers(sizes, m, batch_size, n_threads)
+            last = barriers(sizes, m + left, batch_size, n_threads) - each if left and whole else each * bool(left)
             epochs, inside = divmod(sum(map(passed, teams[:-1])) + aborts[0], each * whole + last)
             before = epochs * per_epoch + min(inside // each, whole)
             assert before <= steps <= before + 1, f"{before} mini-batches at the abort, {steps} at the end"

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from naive import KERNEL, REFERENCE, Bounded, Pass, share_of_bound, tolerance, train
+from naive import REFERENCE, Bounded, Pass, share_of_bound, tolerance, train
 from numeric import numerical_gradients
 from pairwise import pairwise
 from problems import HEADS, HIDDEN, SIZES, Array, Problem, draw, draw_exact
@@ -26,6 +26,7 @@ DTYPES = ["float32", "float64"]
 BATCHES = [1, 2, 4, 5, 6, 9, 10, 11, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025, 2500]
 THREADS = [1, 2, 3, 4, 8]
 BIASES = [True, False, "fixed"]
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def same_bits(got: Array, wanted: Array) -> bool:
@@ -41,7 +42,7 @@ def bounds(problem: Problem) -> tuple[Pass, Pass]:
 
     Beside float32 kernels the reference's is some 2^-27 of theirs, and the hundredth more of `tolerance` is enough.
     """
-    by_kernel = problem.bounds(KERNEL[problem.dtype.name])
+    by_kernel = problem.bounds(problem.kernel())
     return by_kernel, problem.bounds(REFERENCE) if problem.dtype == np.float64 else by_kernel
 
 
@@ -110,7 +111,7 @@ def test_the_bound_says_something(dtype: str) -> None:
     relative, outside, tried = [], 0, 0
     for case in [case for case in CASES if case["dtype"] == dtype][::6]:
         problem = problem_of(case)
-        expected, kernel = problem.expected()[1], problem.bounds(KERNEL[dtype])
+        expected, kernel = problem.expected()[1], problem.bounds(problem.kernel())
         if len(problem.X) == 1 or not expected[0].any():  # dead neurons, or a softmax of one
             continue
         relative.append(max(float(dw.error.max() / np.abs(dw.value).max()) for dw in kernel.dw))
@@ -122,7 +123,7 @@ def test_the_bound_says_something(dtype: str) -> None:
     assert np.median(relative) < {"float32": 2e-4, "float64": 1e-12}[dtype]
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the same for all
 @given(data=st.data())
 def test_any_network(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 100), min_size=2, max_size=6), "sizes")
@@ -223,7 +224,7 @@ def test_finite_differences(hidden: str, head: tuple[str, str]) -> None:
         return moved.network().loss(problem.X, problem.y)
 
     dw, db = problem.network().gradients(problem.X, problem.y)
-    by_kernel = problem.bounds(KERNEL["float64"])
+    by_kernel = problem.bounds(problem.kernel())
     h = 1e-5
     close, far = (numerical_gradients(loss, [*problem.weights, *problem.biases], step) for step in (h, 2 * h))
     assert max(np.abs(array).max() for array in close) > 1e-2
@@ -422,7 +423,7 @@ def test_a_split_batch(cut: int, dtype: str) -> None:
     parts = [replace(problem, X=problem.X[s], y=problem.y[s]) for s in (slice(None, cut), slice(cut, None))]
     shares = [len(part.X) / len(problem.X) for part in parts]
     whole, *pieces = ([*dw, *db] for dw, db in (problem.network().gradients(p.X, p.y) for p in (problem, *parts)))
-    whole_bound, *bound = ([*b.dw, *b.db] for b in (p.bounds(KERNEL[dtype]) for p in (problem, *parts)))
+    whole_bound, *bound = ([*b.dw, *b.db] for b in (p.bounds(p.kernel()) for p in (problem, *parts)))
     for i, got in enumerate(whole):
         mean = sum(s * piece[i].astype(np.float64) for s, piece in zip(shares, pieces, strict=True))
         allowed = whole_bound[i].error + sum(s * b[i].error for s, b in zip(shares, bound, strict=True))
@@ -433,7 +434,7 @@ def test_a_split_batch(cut: int, dtype: str) -> None:
 def test_a_batch_in_another_order(dtype: str) -> None:
     problem = draw(np.random.default_rng(12), [8, 11, 4], 700, hidden="sigmoid", dtype=dtype)
     order = np.random.default_rng(12).permutation(700)
-    network, bound = problem.network(), problem.bounds(KERNEL[dtype])
+    network, bound = problem.network(), problem.bounds(problem.kernel())
     results = [network.gradients(problem.X[i], problem.y[i]) for i in (slice(None), order)]
     for kind, errors in enumerate((bound.dw, bound.db)):
         for got, wanted, b in zip(results[1][kind], results[0][kind], errors, strict=True):
@@ -520,7 +521,7 @@ def test_permuted_hidden_neurons_learn_the_same(update: str, dtype: str) -> None
         networks.append(p.network())
         networks[-1].fit(p.X, p.y, batch_size=5, shuffle=False, optimizer=optimizer, verbose=False)
         arrays = p.weights, p.biases, p.activations, p.loss, p.X.astype(np.float64), p.Y
-        bound.append(train(KERNEL[dtype], *arrays, update=update, hyper=hyper, batches=batches)[0])
+        bound.append(train(p.kernel(5), *arrays, update=update, hyper=hyper, batches=batches)[0])
     for l, permuted in enumerate([lambda w: w[order], lambda w: w[:, order]]):
         allowed = 1.01 * (permuted(bound[0][l].error) + bound[1][l].error)
         assert allowed.max() < {"float32": 1e-4, "float64": 1e-12}[dtype]

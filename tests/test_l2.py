@@ -21,6 +21,7 @@ from fastbp.kernels.tiles import NARROW, TALL_NARROW, TALL_WIDE, WIDE
 from fastbp.training import Plan, train
 
 DTYPES = ["float32", "float64"]
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def norms(problem: Problem, update: str | None, penalties: list[float], n_threads: int, eta: float = 0.5) -> Array:

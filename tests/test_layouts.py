@@ -13,6 +13,7 @@ from fastbp import Adam
 from fastbp.engine.run import Run
 
 RNG = np.random.default_rng(1)
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def frozen(array):

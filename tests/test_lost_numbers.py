@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp.engine.run
+import fastbp.engine.wide
 from fastbp import SGD, Adam, Callback, Network, training
 from fastbp.engine.run import Run
 from fastbp.schedules import Schedule
@@ -229,13 +230,15 @@ def test_no_interrupt_comes_between_mini_batches_and_their_count(rule, monkeypat
 @pytest.mark.parametrize("who", ["workers", "the caller", "the caller after threads were refused"])
 def test_the_kernel_counts(who, monkeypatch):
     """Also where an interrupt comes out of the kernel's call in the caller."""
-    train_kernel = fastbp.engine.run.train_kernel
+    train_kernel = fastbp.engine.wide.train
 
     def interrupted(*arguments):
         train_kernel(*arguments)
-        raise KeyboardInterrupt
+        if len(arguments[5]):  # mini-batches
+            raise KeyboardInterrupt
 
     network = make()
+    monkeypatch.setattr(fastbp.engine.wide, "train", interrupted)
     run = Run(network.architecture, network.weights, network.biases, X, Y, batch_size=5, update="adam", steps=40)
     with monkeypatch.context() as patch:
         if who != "the caller":
@@ -246,7 +249,6 @@ def test_the_kernel_counts(who, monkeypatch):
                 raise RuntimeError("can't start new thread")
 
             patch.setattr("threading.Thread.start", refuse)
-        patch.setattr(fastbp.engine.run, "train_kernel", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run.minibatches(np.arange(23), np.array([0, 5, 10, 15]), Adam().steps(40, np.full(3, 0.01)))
     assert run.steps == 43

@@ -29,7 +29,7 @@ def bits(arrays: Any) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    return draw(np.random.default_rng(40), [20, 17, 3], 3000, hidden="tanh")
+    return draw(np.random.default_rng(40), [20, 70, 3], 3000, hidden="tanh")
 
 
 def train(problem: Problem) -> fastbp.Network:

@@ -334,8 +334,10 @@ def calls_of(monkeypatch):
 @pytest.mark.hazard("memory", "mini-batches call no Python")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_mini_batches_call_no_python(calls_of, dtype, n_threads, monkeypatch):
+@pytest.mark.parametrize(("form", "large", "small"), [("all_wide", 100, 1), ("all_narrow", 1000, 10)])
+def test_mini_batches_call_no_python(calls_of, form, large, small, dtype, n_threads, monkeypatch, request):
     """A hundred times as many of them make as many calls: none comes back from the kernel, none makes an array."""
+    request.getfixturevalue(form)
     network, n = Network([5, 7, 3], output="softmax", seed=0, dtype=dtype), 1000
     X, y = np.zeros((n, 5), dtype), np.zeros(n, np.int64)
 
@@ -343,8 +345,8 @@ def test_mini_batches_call_no_python(calls_of, dtype, n_threads, monkeypatch):
         network.fit(X, y, batch_size=batch_size, optimizer=SGD(0.1), verbose=False, n_threads=n_threads)
 
     monkeypatch.setattr(team, "_GLANCE", 60.0)  # else the caller looks again and again, the longer it takes
-    fit(100)
-    few, many = calls_of(lambda: fit(100)), calls_of(lambda: fit(1))
+    fit(large)
+    few, many = calls_of(lambda: fit(large)), calls_of(lambda: fit(small))
     assert few["call"] > 10, "it counts"
     assert many.total() <= few.total() + 50, "whether a thread is awaited may differ by a call or two"
 

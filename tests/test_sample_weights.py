@@ -16,6 +16,7 @@ import fastbp
 from fastbp.reference import component, matrix, train
 
 DTYPES = ["float32", "float64"]
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def weighted(rng: np.random.Generator, problem: Problem, *, zeros: float = 0.2) -> Problem:

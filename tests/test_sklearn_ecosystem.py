@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 import fastbp
 import fastbp.sklearn
-from fastbp.engine import run
+from fastbp.engine import wide
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((120, 5))
@@ -350,8 +350,8 @@ def test_candidates_train_in_parallel_under_threading(monkeypatch: pytest.Monkey
 
     Each is there most of the time, so that nearly all calls meet the other's; only the last of the slower may be alone.
     """
-    watched = Watched(run.train_kernel)
-    monkeypatch.setattr(run, "train_kernel", watched)
+    watched = Watched(wide.train)
+    monkeypatch.setattr(wide, "train", watched)
     many, targets = np.tile(X, (40, 1)), np.tile(TARGETS, 40)
     estimators = [make("MLPRegressor", hidden_layer_sizes=(64, 64), max_iter=40, tol=0) for _ in range(2)]
     with joblib.parallel_config("threading", n_jobs=2):
@@ -364,8 +364,8 @@ def test_candidates_train_in_parallel_under_threading(monkeypatch: pytest.Monkey
 
 def test_threads_inside_adapt_under_threading(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit alone takes the cores that repay; two at a time share them, and give the same bits."""
-    watched = Watched(run.train_kernel)
-    monkeypatch.setattr(run, "train_kernel", watched)
+    watched = Watched(wide.train)
+    monkeypatch.setattr(wide, "train", watched)
     monkeypatch.setattr("fastbp.engine.cores.available_cores", lambda: 4)
     for variable in "FASTBP_NUM_THREADS", "OMP_NUM_THREADS":
         monkeypatch.delenv(variable, raising=False)

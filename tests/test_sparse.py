@@ -79,6 +79,7 @@ CASES = pairwise(
 )
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 4])
 def test_the_bits_of_the_dense_rows(n_threads: int, dtype: str) -> None:
@@ -295,7 +296,7 @@ class Guards:
 @pytest.fixture
 def guards(monkeypatch: pytest.MonkeyPatch) -> Guards:
     made = Guards()
-    for module in fastbp.engine.parameters, fastbp.engine.workspace:
+    for module in fastbp.engine.narrow, fastbp.engine.parameters, fastbp.engine.workspace:
         monkeypatch.setattr(module, "aligned_zeros", made.zeros)
     return made
 
@@ -322,6 +323,7 @@ WILD = {
 }
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("wild", WILD)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_wild_columns_stay_within_the_parameters(guards: Guards, dtype: str, wild: str) -> None:
@@ -351,7 +353,7 @@ def test_wild_columns_stay_within_the_parameters(guards: Guards, dtype: str, wil
         guards.check()
         assert all(np.isfinite(array).all() for array in weights + biases), "what was read lies in no guard"
         outputs = np.empty((n, 3), dtype)
-        Evaluator(network.architecture).evaluate(run.parameters.weights, X, wanted={1: outputs}, n_threads=n_threads)
+        Evaluator(network.architecture).evaluate(run.packed(), X, wanted={1: outputs}, n_threads=n_threads)
         guards.check()
         assert np.isfinite(outputs).all()
 
@@ -467,12 +469,16 @@ def test_what_is_read_in_place_takes_no_memory() -> None:
 def test_one_specialisation() -> None:
     from fastbp.kernels.evaluation import evaluate
     from fastbp.kernels.minibatch import train
+    from fastbp.kernels.narrow import train_narrow
 
     for dtype in DTYPES:
         network = fastbp.Network([4, 2], dtype=dtype, seed=0)
         for X in np.eye(4), sparse.eye_array(4):
             for weight in None, np.ones(4):
-                network.fit(X, np.eye(4, 2), sample_weight=weight, l2=0.1, verbose=False)
+                for batch_size in 2, 10:
+                    options = {"sample_weight": weight, "l2": 0.1, "batch_size": batch_size, "verbose": False}
+                    network.fit(X, np.eye(4, 2), **options)
                 network.predict(X)
     assert len(train.signatures) <= 2
+    assert len(train_narrow.signatures) <= 2
     assert len(evaluate.signatures) <= 2

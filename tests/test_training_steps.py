@@ -22,6 +22,7 @@ import fastbp
 from fastbp import reference
 
 DTYPES = ["float32", "float64"]
+pytestmark = pytest.mark.usefixtures("form")
 RULES: dict[str, tuple[Any, Mapping[str, float]]] = {
     "sgd": (fastbp.SGD(0.2), {"learning_rate": 0.2}),
     "momentum": (fastbp.SGD(0.1, 0.9), {"learning_rate": 0.1, "momentum": 0.9}),
@@ -62,7 +63,7 @@ def compare(
     )
     bound = [
         naive.train(f, problem.weights, problem.biases, problem.activations, *data, **rest)
-        for f in (naive.KERNEL[problem.dtype.name], naive.REFERENCE)
+        for f in (problem.kernel(batch_size), naive.REFERENCE)
     ]
     share = relative = 0.0
     expected = chain(weights, (np.zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)))

@@ -15,7 +15,7 @@ from test_training_steps import RULES
 
 import fastbp
 import fastbp.engine.evaluation
-import fastbp.engine.run
+import fastbp.engine.wide
 from fastbp.engine.run import Run
 from fastbp.engine.sparse import SparseRows, is_mostly_zero
 from fastbp.inputs import source
@@ -23,6 +23,7 @@ from fastbp.kernels.layers import HALVED, WORDS
 
 DTYPES = ["float32", "float64"]
 ADAM = {"update": "adam", "batch_size": 64}
+pytestmark = pytest.mark.usefixtures("all_wide")  # narrow networks leave out none
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def leave_out(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what makes all later calls leave out zeros, or none."""
 
     def decide(answer: bool) -> None:
-        for module in fastbp.engine.run, fastbp.engine.evaluation:
+        for module in fastbp.engine.wide, fastbp.engine.evaluation:
             monkeypatch.setattr(module, "is_mostly_zero", lambda X: answer and not isinstance(X, SparseRows))
-        monkeypatch.setattr(fastbp.engine.run, "ROWS_WITHOUT_ZEROS", 1)
+        monkeypatch.setattr(fastbp.engine.wide, "ROWS_WITHOUT_ZEROS", 1)
 
     return decide
 
@@ -122,7 +123,7 @@ def test_who_divides_the_inputs(
 
 def test_who_has_replicas_divides_nothing() -> None:
     run = run_of(np.ones((500, 400)), batch_size=256, n_threads=2)
-    assert run._replicas.n == 2
+    assert run._setup.replicas.n == 2
     assert run._layers[:, HALVED].tolist() == [False, False]
 
 

@@ -17,9 +17,11 @@ import fastbp
 from fastbp.kernels import _jit
 from fastbp.kernels.evaluation import evaluate
 from fastbp.kernels.minibatch import train
+from fastbp.kernels.narrow import train_narrow
 from fastbp.kernels.simd import register_bytes
 
 DTYPES = ["float32", "float64"]
+KERNELS = train, train_narrow, evaluate
 NETWORKS = [  # sizes, hidden, output, loss, samples, batch size
     ([64, 30, 10], "sigmoid", "softmax", "cross_entropy", 205, 10),
     ([33, 17, 65, 3], "tanh", "sigmoid", "cross_entropy", 130, 32),
@@ -67,11 +69,11 @@ def digest(dtype: str, n_threads: int | None = None) -> str:
 
 
 def main(dtypes: list[str]) -> None:
-    before = {"signatures": len(train.signatures) + len(evaluate.signatures), "counts": dict(_jit.counts)}
+    before = {"signatures": sum(len(kernel.signatures) for kernel in KERNELS), "counts": dict(_jit.counts)}
     digests = {dtype: digest(dtype) for dtype in dtypes}
     report = {"before": before, "digests": digests, "counts": _jit.counts, "register_bytes": register_bytes()}
     if _jit.counts["compiled"]:  # Numba does not show the assembly of what it did not compile itself
-        texts = [text for kernel in (train, evaluate) for text in kernel.inspect_asm().values()]
+        texts = [text for kernel in KERNELS for text in kernel.inspect_asm().values()]
         report["assembly"] = {word: sum(text.count(word) for text in texts) for word in ("zmm", "ymm", "vfmadd")}
     print(json.dumps(report))
 

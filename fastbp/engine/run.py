@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from fastbp.architecture import Architecture
 from fastbp.engine.cores import Call, Choice, get_num_threads, is_open, n_workers_for, own_cores, share_of
 from fastbp.engine.evaluation import Source, layout_of, multiply_adds
-from fastbp.engine.parameters import Floats, row_stride
-from fastbp.engine.sparse import SparseRows, halves_are_alike, is_mostly_zero
+from fastbp.engine.narrow import is_narrow, most_workers, narrow_setup
+from fastbp.engine.parameters import Floats
+from fastbp.engine.sparse import SparseRows
 from fastbp.engine.team import Task, run_team
-from fastbp.engine.workspace import parts_kept, replicas, workspace
+from fastbp.engine.wide import wide_setup
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, REPORT_COLUMNS, ROWS_GAP, SLAB, STEP_COLUMNS, Parameters, Samples
+from fastbp.kernels.layers import REPORT_COLUMNS, STEP_COLUMNS, Parameters, Samples
 from fastbp.kernels.losses import loss_code
-from fastbp.kernels.minibatch import train as train_kernel
 from fastbp.kernels.threads import COMPLETED, STARTED, TEAM_WORDS
 from fastbp.kernels.updates import KEEP, UPDATES
 
@@ -31,12 +31,6 @@ __all__ = ["Run", "divisors", "scales"]
 Layer = tuple[Sequence[Floats], Sequence[Floats]]
 # Multiply-adds that take as long as the update of a weight which no cache holds
 WORK_PER_WEIGHT = 50
-# Parameters that are updated by every worker in less time than it takes to share them
-PARAMETERS_OF_REPLICAS = 1 << 14
-# Samples of a mini-batch that repay looking for their zeros
-ROWS_WITHOUT_ZEROS = 32
-# Neurons and samples too few to be divided: two workers divide the inputs
-NEURONS_OF_HALVES, ROWS_OF_HALVES = 32, 128
 # Seconds in which threads begin, which they cannot while another runs Python; most do in 0.1 ms
 BEGINNING = 1e-3
 # Multiply-adds of mini-batches that are over before an interrupt is felt: the caller computes them, a thread costs more
@@ -124,7 +118,7 @@ class Run:
     sample_weight : float64 array (n,) or None
         As how many samples each counts, C-contiguous; the steps' column SCALE must fit to it (`divisors`).
     batch_size : int
-        The largest mini-batch.
+        The largest mini-batch; may be more than there are samples.
     update : str or None
         Name of the update rule; None keeps the gradient of a mini-batch in the first slot instead.
     state : sequence of (weights, biases)
@@ -161,42 +155,24 @@ class Run:
         sample_weight: NDArray[np.float64] | None = None,
     ) -> None:
         self.architecture = architecture
-        self.layout = layout_of(architecture)
-        sparse = isinstance(X, SparseRows)
         self.n_slots = 1 if update is None else UPDATES[update].slots
-        self.work = work_of(architecture, X, batch_size)
+        narrow = is_narrow(architecture, batch_size)
+        self.work = work_of(architecture, X, min(batch_size, len(X)))
         self.n_workers = n_workers_for(n_threads, self.work)
+        if narrow:
+            self.n_workers = min(self.n_workers, most_workers(architecture, batch_size, len(X)))
         self._shares = is_open(n_threads)
         self._choice = Choice(self.n_workers, self.work, eager=n_threads is not None)
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
-        self.parameters = self.layout.parameters(weights, biases, slots, sums=batch_size > (BLOCK if sparse else SLAB))
-        # rows a power of two apart fall into the same few sets of the cache: those of a mini-batch are copied side by
-        # side, as are those of an X that lies otherwise than kernels compute with
-        lies_so = isinstance(X, SparseRows) or (
-            X.flags.c_contiguous and X.dtype == architecture.dtype and architecture.n_in * X.itemsize % 512 != 0
-        )
-        gathered = 0 if lies_so else row_stride(architecture.n_in, architecture.dtype.itemsize)
-        n_replicas = min(self.n_workers, -(-batch_size // BLOCK))
-        if n_replicas == 1 or sparse or self.layout.size > PARAMETERS_OF_REPLICAS:
-            n_replicas = 0
-        rows = max(min(batch_size, SLAB), n_replicas * (BLOCK + ROWS_GAP))
-        kept = parts_kept(self.layout, batch_size) if n_replicas else 0
-        mostly_zero = rows >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
-        self._layers, self._workspace = workspace(
-            self.layout, rows, self.n_workers, gathered, training=True, sparse=sparse,
-            parts=kept, mostly_zero=mostly_zero,
-        )  # fmt: skip
-        self._replicas = replicas(self.parameters, n_replicas, self._workspace.squares.size)
-        second = int(self._layers[0, column.SECOND])
-        if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
-            few = architecture.sizes[1] <= NEURONS_OF_HALVES and batch_size <= ROWS_OF_HALVES
-            self._layers[0, column.HALVED] = halves_are_alike(X, second) if mostly_zero else few
+        setup = narrow_setup if narrow else wide_setup
+        self._setup = setup(architecture, X, weights, biases, slots, batch_size, self.n_workers)
+        self.layout, self.parameters, self._layers = self._setup.layout, self._setup.parameters, self._setup.layers
         trained = architecture.bias is True or (update is None and architecture.bias == "fixed")
         self._layers[:, column.TRAIN_BIAS] = trained
         self._layers[:, column.PENALISED] = 1
         self._code = KEEP if update is None else UPDATES[update].code
         self._kept_alive = X, y, sample_weight
-        self._samples = _samples(architecture, X, y, classify, gathered, sample_weight)
+        self._samples = _samples(architecture, X, y, classify, self._setup.gathered, sample_weight)
         self.report = np.zeros((0, REPORT_COLUMNS))
         self.steps = steps
         # no mini-batch: the kernel is compiled or loaded here, where that can be interrupted and nobody takes the time
@@ -225,9 +201,9 @@ class Run:
 
         def task(words: NDArray[Any], worker: int, n_workers: int) -> int:
             self._count = before, words  # the kernel counts: no interrupt comes between a mini-batch and its count
-            completed: int = train_kernel(
-                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._workspace,
-                self._replicas, report, words, worker, n_workers,
+            completed: int = self._setup.kernel(
+                self._layers, self.parameters, self._samples, order, starts, steps, self._code, self._setup.buffers,
+                self._setup.replicas, report, words, worker, n_workers,
             )  # fmt: skip
             return completed
 
@@ -315,14 +291,20 @@ class Run:
     def _portions(self, n: int) -> Iterable[tuple[int, int, int]]:
         return self._choice.portions(n, self.n_workers) if self._shares else [(0, n, self.n_workers)]
 
+    def packed(self) -> Floats:
+        """Return the weights and biases as an `Evaluator` takes them; not a copy where they lie so."""
+        layout = layout_of(self.architecture)
+        return self.parameters.weights if self.layout is layout else layout.pack(*self.canonical())
+
     def canonical(self) -> tuple[list[Floats], list[Floats]]:
         """Return the weights and biases as new arrays."""
-        return self.layout.unpack(self.parameters.weights)
+        weights, biases = self.layout.unpack(self.parameters.weights)
+        return weights, biases
 
     def load(self, weights: Sequence[Floats], biases: Sequence[Floats]) -> None:
         """Take other weights and biases, canonical; the optimizer's state stays."""
-        self.parameters.weights[:] = self.layout.pack(weights, biases)
-        self.parameters.transposed[:] = self.layout.transpose(weights)
+        packed = self.layout.parameters(weights, biases)
+        self.parameters.weights[:], self.parameters.transposed[:] = packed.weights, packed.transposed
 
     def state(self) -> list[tuple[list[Floats], list[Floats]]]:
         """Return the optimizer's slots as new arrays in canonical layout."""

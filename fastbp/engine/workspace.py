@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from fastbp.engine.memory import CACHE_LINE, aligned_zeros
@@ -23,6 +26,18 @@ from fastbp.kernels.layers import (
 
 # Elements of the gradients of blocks that are kept at a time, if more than those of a slab: what a cache holds
 PARTS_KEPT = 1 << 15
+
+
+class Setup(NamedTuple):
+    """What a run trains with."""
+
+    kernel: Callable[..., Any]  # the entry that does
+    layout: Any  # `Layout`, or another class with the same methods
+    layers: np.ndarray  # the table of layers
+    parameters: Parameters
+    buffers: NamedTuple  # as the kernel wants them
+    replicas: NamedTuple
+    gathered: int  # stride of the copies of a mini-batch's rows; 0 where X is read in place
 
 
 def bit_words(layer: np.ndarray) -> int:
@@ -103,9 +118,9 @@ def workspace(
     )
 
 
-def parts_kept(layout: Layout, batch_size: int) -> int:
-    """Return how many gradients of blocks are kept at a time: those of a mini-batch, or of as many slabs as may be."""
-    slabs = max(1, PARTS_KEPT // (BLOCKS * layout.size))
+def parts_kept(size: int, batch_size: int) -> int:
+    """Return how many gradients of so many elements are kept: those of a mini-batch, or of as many slabs as fit."""
+    slabs = max(1, PARTS_KEPT // (BLOCKS * size))
     return min(2 * -(-batch_size // (2 * BLOCK)), slabs * BLOCKS)
 
 

@@ -7,6 +7,7 @@ The equations, and the notation that all of the code keeps to::
     delta_j = sigma'(z_j) sum_k w_kj delta_k                                  BP2, backward.py
     dC/db_j = delta_j                                                         BP3, gradients.py
     dC/dw_jk = a_k delta_j                                                    BP4, gradients.py
+    all of these with the samples in the lanes, for narrow networks           lanes.py, narrow.py
     softmax or sigmoid with cross-entropy, identity with squared error, exp with poisson: delta = a - y
 
     l   a weight layer, from 0          L   how many there are

@@ -8,7 +8,8 @@ n_in - 1 it holds w_jk of its neurons j side by side. A layer has `PANELS` wide 
 neurons fill only one register, a narrow one after them (`NARROW`). A layer that two registers of more than 16 lanes
 would hold whole has narrow ones alone, so that two workers can share it, unless its inputs are few. A layer with a
 single neuron, above another layer, has no panel: its weights lie side by side. Rows are padded with `K_PADDED - N_IN`
-that nobody reads. The transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
+that nobody reads. Narrow networks have all their weights as they are, w_jk at j n_in + k, and then all biases. The
+transposed panels (`WT`) hold the same weights by neurons k of the layer below, for BP2.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ BLOCK = 128  # samples at most in one chain of a gradient; blocks are added in o
 STRIP = 40  # inputs k whose gradient tiles follow each other: whole tiles
 SQUARED = 40  # k in one chain of a sum of squares: a strip is a multiple of it
 BLOCKS = 8  # in a slab
+PITCH = BLOCK + 16  # elements between neurons where samples lie side by side: no power of two, whose lines share sets
 SLAB = BLOCKS * BLOCK  # samples for which activations are kept at a time: a larger mini-batch is accumulated
 # Elements, and rows of at least 16 elements, between what two workers write: a page, beyond which no core prefetches.
 # A line that another core has fetched so would have to be claimed back by its writer
@@ -134,6 +136,20 @@ class Workspace(NamedTuple):
     part_costs: Any  # float64 (parts, 2): the costs and hits of their samples, summed
     parts_kept: int  # parts of one mini-batch that lie there: all, or those of some slabs; 0 where there are none
     squares: Any  # sums of squared weights, (k // SQUARED, n_out rounded up to 16) for each layer
+
+
+class NarrowWorkspace(NamedTuple):
+    """What the workers of a narrow network compute, each from `size` elements after the one before, and a gap, on."""
+
+    a: Any  # inputs and activations of a block, neuron after neuron, sample beside sample
+    delta: Any  # deltas, in the same places
+    size: int
+    sums: Any  # the gradient of a mini-batch of several blocks, for each worker
+    parts: Any  # gradients of blocks, of `parts_kept` of one mini-batch and then as many of the next
+    part_size: int  # elements of a gradient
+    part_costs: Any  # float64 (parts, 2): the costs and hits of their samples, summed
+    parts_kept: int  # of one mini-batch
+    block: int  # vectors of samples in a block, at most
 
 
 class Replicas(NamedTuple):

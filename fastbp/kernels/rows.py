@@ -26,7 +26,7 @@ from fastbp.kernels.simd import (
 _I32 = ir.IntType(32)
 
 
-def _by_rows(builder, i, last, emit, n=16):
+def by_rows(builder, i, last, emit, n=16):
     """What emit(rows) returns for the n rows i, i + 1, ..., counted from i, of which those beyond `last` are `last`."""
     rows, n_before = [ir.Constant(i.type, r) for r in range(n)], builder.sub(last, i)
     with builder.if_else(builder.icmp_signed("<=", rows[-1], n_before), likely=True) as (all_there, some_beyond):
@@ -72,12 +72,12 @@ def gather16(typingctx, p, index, shift, stride, i, last):
             places = [builder.gep(p, [builder.mul(sample, stride)]) for sample in samples]
             return _vector_from(builder, places, context.get_value_type(vector_type))
 
-        return _by_rows(builder, i, last, emit)
+        return by_rows(builder, i, last, emit)
 
     return vector_type(p, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
-def _side_by_side(builder, vectors):
+def side_by_side(builder, vectors):
     """Some vectors, a power of two, as one."""
     while len(vectors) > 1:
         n = 2 * vectors[0].type.count
@@ -110,7 +110,7 @@ def add_products16(typingctx, z, p, offsets, w):
         columns, n = emit_turned(builder, rows), 16 // lanes
         for k in range(lanes):
             w_k = emit_splat(builder, builder.load(builder.gep(w, [ir.Constant(_I32, k)])), z.type)
-            z = emit_call(builder, "fma", _side_by_side(builder, columns[k * n : (k + 1) * n]), w_k, z)
+            z = emit_call(builder, "fma", side_by_side(builder, columns[k * n : (k + 1) * n]), w_k, z)
         return z
 
     return z(z, p, offsets, w), codegen
@@ -128,7 +128,7 @@ def store_column16(typingctx, p, i, last, x):
             for lane, r in enumerate(rows):
                 builder.store(builder.extract_element(x, ir.Constant(_I32, lane)), place(r))
 
-        _by_rows(builder, i, last, emit)
+        by_rows(builder, i, last, emit)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, types.intp, x), codegen
@@ -151,21 +151,21 @@ def gather4x4(typingctx, p, n, index, shift, stride, i, last):
             for r in rows:
                 sample = builder.add(builder.load(builder.gep(first, [r])), shift)
                 quarters.append(emit_masked_load(builder, builder.gep(p, [builder.mul(sample, stride)]), wanted, row))
-            return _side_by_side(builder, quarters)
+            return side_by_side(builder, quarters)
 
-        return _by_rows(builder, i, last, emit, 4)
+        return by_rows(builder, i, last, emit, 4)
 
     return Vector(dtype, 16)(p, types.intp, index, types.intp, types.intp, types.intp, types.intp), codegen
 
 
-def _lanes_of(builder, x, lanes):
+def lanes_from(builder, x, lanes):
     """Some lanes of x as a vector."""
     return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
 
 
 def _repeated(builder, p):
     """p[:4] four times."""
-    return _lanes_of(builder, emit_load(builder, p, ir.VectorType(p.type.pointee, 4)), [0, 1, 2, 3] * 4)
+    return lanes_from(builder, emit_load(builder, p, ir.VectorType(p.type.pointee, 4)), [0, 1, 2, 3] * 4)
 
 
 @intrinsic
@@ -185,9 +185,9 @@ def add_products4x4(typingctx, z, p, offsets, w):
         z, p, offsets, w = args
         lanes, row = lanes_of(sig.args[1].dtype.bitwidth // 8), ir.VectorType(z.type.element, 4)
         places = [builder.gep(p, [offset]) for offset in cgutils.unpack_tuple(builder, offsets, 4)]
-        rows = _side_by_side(builder, [emit_load(builder, place, row) for place in places])
+        rows = side_by_side(builder, [emit_load(builder, place, row) for place in places])
         for k in range(4):
-            x_k = _lanes_of(builder, rows, [4 * r + k for r in range(4) for _ in range(4)])
+            x_k = lanes_from(builder, rows, [4 * r + k for r in range(4) for _ in range(4)])
             w_k = _repeated(builder, builder.gep(w, [ir.Constant(_I32, k * lanes)]))
             z = emit_call(builder, "fma", x_k, w_k, z)
         return z
@@ -203,7 +203,7 @@ def add_product4x4(typingctx, z, p, offsets, w):
         z, p, offsets, w = args
         row = ir.VectorType(z.type.element, 4)
         places = [builder.gep(p, [offset]) for offset in cgutils.unpack_tuple(builder, offsets, 4)]
-        x_k = _side_by_side(builder, [emit_splat(builder, builder.load(place), row) for place in places])
+        x_k = side_by_side(builder, [emit_splat(builder, builder.load(place), row) for place in places])
         return emit_call(builder, "fma", x_k, _repeated(builder, w), z)
 
     return z(z, p, offsets, w), codegen
@@ -219,9 +219,9 @@ def load4x4(typingctx, p, i, last):
         place, row = _places(builder, p, i, 16), ir.VectorType(context.get_value_type(vector_type.dtype), 4)
 
         def emit(rows):
-            return _side_by_side(builder, [emit_load(builder, place(r), row) for r in rows])
+            return side_by_side(builder, [emit_load(builder, place(r), row) for r in rows])
 
-        return _by_rows(builder, i, last, emit, 4)
+        return by_rows(builder, i, last, emit, 4)
 
     return vector_type(p, types.intp, types.intp), codegen
 
@@ -236,9 +236,9 @@ def store4x4(typingctx, p, i, last, x):
 
         def emit(rows):
             for q, r in enumerate(rows):
-                emit_store(builder, _lanes_of(builder, x, range(4 * q, 4 * q + 4)), place(r))
+                emit_store(builder, lanes_from(builder, x, range(4 * q, 4 * q + 4)), place(r))
 
-        _by_rows(builder, i, last, emit, 4)
+        by_rows(builder, i, last, emit, 4)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, types.intp, x), codegen
@@ -250,14 +250,14 @@ def store_sums4x4(typingctx, p, i, last, x):
 
     def codegen(context, builder, sig, args):
         p, i, last, x = args
-        place, columns = _places(builder, p, i, 1), [_lanes_of(builder, x, range(j, 16, 4)) for j in range(4)]
+        place, columns = _places(builder, p, i, 1), [lanes_from(builder, x, range(j, 16, 4)) for j in range(4)]
         sums = builder.fadd(builder.fadd(columns[0], columns[2]), builder.fadd(columns[1], columns[3]))
 
         def emit(rows):
             for q, r in enumerate(rows):
                 builder.store(builder.extract_element(sums, ir.Constant(_I32, q)), place(r))
 
-        _by_rows(builder, i, last, emit, 4)
+        by_rows(builder, i, last, emit, 4)
         return context.get_dummy_value()
 
     return types.void(p, types.intp, types.intp, x), codegen

@@ -426,6 +426,18 @@ def widen(typingctx, x):
 
 
 @intrinsic
+def narrowed(typingctx, p, x):
+    """float64 values, rounded to p's dtype."""
+    narrow = Vector(p.dtype, x.lanes)
+
+    def codegen(context, builder, sig, args):
+        value, vector = args[1], context.get_value_type(narrow)
+        return value if value.type == vector else builder.fptrunc(value, vector)
+
+    return narrow(p, x), codegen
+
+
+@intrinsic
 def store_rounded(typingctx, p, x):
     """p[: lanes] = x, rounded to p's dtype."""
 

@@ -90,11 +90,13 @@ def _tile_type(kind, p):
     return Tile(p.dtype, shape.rows, shape.vectors, lanes_of(p.dtype.bitwidth // 8))
 
 
-def _registers(builder, tile):
+def registers_of(builder, tile):
+    """The registers of a tile, row after row."""
     return [builder.extract_value(tile, i) for i in range(tile.type.count)]
 
 
-def _pack(builder, tile_type, registers):
+def pack(builder, tile_type, registers):
+    """The tile of these registers."""
     value = ir.Constant(tile_type, ir.Undefined)
     for i, register in enumerate(registers):
         value = builder.insert_value(value, register, i)
@@ -152,9 +154,25 @@ def repeat(typingctx, shape, p):
     def codegen(context, builder, sig, args):
         value_type = context.get_value_type(tile_type)
         row = _load_row(builder, args[1], value_type.element, tile_type.vectors)
-        return _pack(builder, value_type, row * tile_type.rows)
+        return pack(builder, value_type, row * tile_type.rows)
 
     return tile_type(shape, p), codegen
+
+
+@intrinsic
+def spread_rows(typingctx, shape, p, offsets):
+    """A tile whose row r is p[offsets[r]] everywhere."""
+    tile_type = _tile_type(shape, p)
+
+    def codegen(context, builder, sig, args):
+        value_type = context.get_value_type(tile_type)
+        registers = []
+        for offset in cgutils.unpack_tuple(builder, args[2], tile_type.rows):
+            x = emit_splat(builder, builder.load(builder.gep(args[1], [offset])), value_type.element)
+            registers += [x] * tile_type.vectors
+        return pack(builder, value_type, registers)
+
+    return tile_type(shape, p, offsets), codegen
 
 
 def _load_row(builder, pointer, vector, n_vectors):
@@ -174,14 +192,13 @@ def _offsets(shape, p, codegen_row):
     return offsets_type, codegen
 
 
-def _place_rows(shape, p, place):
-    """Offsets of the rows r = 0, 1, ... by place(builder, r, *args); beyond `last`, the last argument, that row's."""
-    tile_type = _tile_type(shape, p)
-    offsets_type = types.UniTuple(types.intp, tile_type.rows)
+def place_rows(n, place):
+    """Offsets of n rows r = 0, 1, ... by place(builder, r, *args); beyond `last`, the last argument, that row's."""
+    offsets_type = types.UniTuple(types.intp, n)
 
     def codegen(context, builder, sig, args):
         *args, last = args[2:]
-        rows = [ir.Constant(last.type, r) for r in range(tile_type.rows)]
+        rows = [ir.Constant(last.type, r) for r in range(n)]
         with builder.if_else(builder.icmp_signed("<=", rows[-1], last), likely=True) as (whole, sticking_out):
             with whole:
                 all_there, whole_block = [place(builder, r, *args) for r in rows], builder.block
@@ -209,14 +226,15 @@ def row_offsets(typingctx, shape, p, index, stride, last):
     def place(builder, r, index, stride):
         return builder.mul(builder.load(builder.gep(index, [r])), stride)
 
-    offsets_type, codegen = _place_rows(shape, p, place)
+    offsets_type, codegen = place_rows(_tile_type(shape, p).rows, place)
     return offsets_type(shape, p, Pointer(types.int64), types.intp, types.intp), codegen
 
 
 @intrinsic
 def near_offsets(typingctx, shape, p, stride, last):
     """The same of rows that follow each other: min(r, last) stride."""
-    offsets_type, codegen = _place_rows(shape, p, lambda builder, r, stride: builder.mul(r, stride))
+    rows = _tile_type(shape, p).rows
+    offsets_type, codegen = place_rows(rows, lambda builder, r, stride: builder.mul(r, stride))
     return offsets_type(shape, p, types.intp, types.intp), codegen
 
 
@@ -244,14 +262,14 @@ def outer(typingctx, tile, x, offsets, w):
 
     def codegen(context, builder, sig, args):
         value_type = context.get_value_type(tile)
-        registers = _registers(builder, args[0])
+        registers = registers_of(builder, args[0])
         w_row = _load_row(builder, args[3], value_type.element, tile.vectors)
         new = []
         for r, offset in enumerate(cgutils.unpack_tuple(builder, args[2], tile.rows)):
             x_r = emit_splat(builder, builder.load(builder.gep(args[1], [offset])), value_type.element)
             for v in range(tile.vectors):
                 new.append(emit_call(builder, "fma", x_r, w_row[v], registers[r * tile.vectors + v]))
-        return _pack(builder, value_type, new)
+        return pack(builder, value_type, new)
 
     return tile(tile, x, offsets, w), codegen
 
@@ -266,9 +284,9 @@ def axpy(typingctx, tile, x, w, offsets):
         new = []
         for r, offset in enumerate(cgutils.unpack_tuple(builder, args[3], tile.rows)):
             row = _load_row(builder, builder.gep(args[2], [offset]), value_type.element, tile.vectors)
-            old = _registers(builder, args[0])[r * tile.vectors : (r + 1) * tile.vectors]
+            old = registers_of(builder, args[0])[r * tile.vectors : (r + 1) * tile.vectors]
             new += [emit_call(builder, "fma", x, w_v, sum_v) for w_v, sum_v in zip(row, old, strict=True)]
-        return _pack(builder, value_type, new)
+        return pack(builder, value_type, new)
 
     return tile(tile, tile.dtype, w, offsets), codegen
 
@@ -278,8 +296,8 @@ def add(typingctx, tile, other):
     """The sum of two tiles."""
 
     def codegen(context, builder, sig, args):
-        pairs = zip(_registers(builder, args[0]), _registers(builder, args[1]), strict=True)
-        return _pack(builder, context.get_value_type(tile), [builder.fadd(x, y) for x, y in pairs])
+        pairs = zip(registers_of(builder, args[0]), registers_of(builder, args[1]), strict=True)
+        return pack(builder, context.get_value_type(tile), [builder.fadd(x, y) for x, y in pairs])
 
     return tile(tile, tile), codegen
 
@@ -291,7 +309,7 @@ def load_tile(typingctx, shape, p):
 
     def codegen(context, builder, sig, args):
         value_type = context.get_value_type(tile_type)
-        return _pack(builder, value_type, _load_row(builder, args[1], value_type.element, value_type.count))
+        return pack(builder, value_type, _load_row(builder, args[1], value_type.element, value_type.count))
 
     return tile_type(shape, p), codegen
 
@@ -306,7 +324,7 @@ def load_rows(typingctx, shape, p, offsets):
         registers = []
         for offset in cgutils.unpack_tuple(builder, args[2], tile_type.rows):
             registers += _load_row(builder, builder.gep(args[1], [offset]), value_type.element, tile_type.vectors)
-        return _pack(builder, value_type, registers)
+        return pack(builder, value_type, registers)
 
     return tile_type(shape, p, offsets), codegen
 
@@ -316,7 +334,7 @@ def store_tile(typingctx, p, tile):
     """Lay the tile row after row at p."""
 
     def codegen(context, builder, sig, args):
-        for i, register in enumerate(_registers(builder, args[1])):
+        for i, register in enumerate(registers_of(builder, args[1])):
             emit_store(builder, register, builder.gep(args[0], [ir.Constant(ir.IntType(64), i * register.type.count)]))
         return context.get_dummy_value()
 
@@ -331,7 +349,7 @@ def _store_rows(p, offsets, tile, finish):
             for v in range(tile.vectors):
                 places.append(builder.gep(row, [ir.Constant(ir.IntType(64), v * tile.lanes)]))
         # every value is finished before the first is stored: rows that repeat a sample store the same again
-        values = [finish(builder, v, place) for v, place in zip(_registers(builder, args[2]), places, strict=True)]
+        values = [finish(builder, v, place) for v, place in zip(registers_of(builder, args[2]), places, strict=True)]
         for value, place in zip(values, places, strict=True):
             emit_store(builder, value, place)
         return context.get_dummy_value()

@@ -154,7 +154,7 @@ def _run(network: Perceptron, training: Samples, begins: range, rule: Rule | Non
     if X is None or y is None or {len(X), len(training.order)} != {begins.stop}:  # the list was made shorter or longer
         return None
     biases = [b[:, 0] for b in network.biases]
-    return Run(architecture, network.weights, biases, X, y, batch_size=min(begins.step, len(X)), update="sgd")
+    return Run(architecture, network.weights, biases, X, y, batch_size=begins.step, update="sgd")
 
 
 def _architecture(network: Perceptron, loss: str) -> Architecture | None:

@@ -271,7 +271,7 @@ class Perceptron(MLPParameters, ABC):
 
         def score(run: Run) -> float:
             wanted = {len(run.architecture.sizes) - 2: outputs}
-            evaluator_of(run.architecture).evaluate(run.parameters.weights, X_held, wanted=wanted)
+            evaluator_of(run.architecture).evaluate(run.packed(), X_held, wanted=wanted)
             return self._score_outputs(outputs, y_held, weights)
 
         return Holdout(score)
