@@ -2,7 +2,8 @@
 
 Activations and deltas lie neuron after neuron, `PITCH` elements apart, sample beside sample; weights and biases as they
 are, w_jk at j n_in + k. Each product is a tile of some neurons by some samples, to which neuron after neuron is added,
-its weights the same in all lanes. A gradient is a sum over the lanes.
+its weights the same in all lanes. A gradient is a sum over the lanes. The last vector of a block is computed whole,
+however few samples a tile has: lanes that lack a sample have the last one's inputs, and no delta.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from fastbp.kernels.tiles import (
     n_rows,
     near_offsets,
     outer,
+    rounded_up,
     spread_rows,
     store_rows,
     zeros,
@@ -120,7 +122,7 @@ def weighted_sums(shape, layer, weights, a, m, z):
     outline()
     n_in, n_out = layer[N_IN], layer[N_OUT]
     w, b = weights + layer[W], weights + layer[B]
-    for i in range(0, m, n_columns(shape, w)):
+    for i in range(0, rounded_up(m, LANES), n_columns(shape, w)):
         for j in range(0, n_out, n_rows(shape, w)):
             last = n_out - 1 - j
             w_rows = near_offsets(shape, w, n_in, last)
@@ -221,7 +223,7 @@ def propagate(shape, layer, weights, delta_above, m, delta):
     """delta_k = sigma'(z_k) sum_j w_jk delta_j (BP2) for the inputs k of a layer; sigma' lies where delta_k will."""
     outline()
     n_in, n_out, w = layer[N_IN], layer[N_OUT], weights + layer[W]
-    for i in range(0, m, n_columns(shape, w)):
+    for i in range(0, rounded_up(m, LANES), n_columns(shape, w)):
         for k in range(0, n_in, n_rows(shape, w)):
             last = n_in - 1 - k
             w_columns = near_offsets(shape, w, 1, last)
