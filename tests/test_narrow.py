@@ -22,6 +22,7 @@ from fastbp.kernels.lane_tiles import LANES, ROW, SQUARE
 from fastbp.kernels.layers import BLOCK, PITCH
 from fastbp.kernels.narrow import parts_of
 from fastbp.kernels.pointers import pointer
+from fastbp.kernels.tiles import NARROW
 
 DTYPES = ["float32", "float64"]
 
@@ -126,6 +127,31 @@ def test_products_are_added_by_halves(gradient: Any, dtype: str) -> None:
             np.testing.assert_array_equal(g, np.append(wanted, np.array([7], dtype)))
             gradient(delta, n_out, a, n_in, 13, True, g)
             np.testing.assert_array_equal(g, np.append(wanted + wanted, np.array([7], dtype)))
+
+
+# Tiles that are shorter than a vector of samples, as all are where registers are small
+
+
+@numba.njit(nogil=True)
+def short_tiles(layer, weights, a, delta_above, m, z, delta):  # type: ignore[no-untyped-def]
+    lanes.weighted_sums(NARROW, pointer(layer), pointer(weights), pointer(a), m, pointer(z))
+    lanes.propagate(NARROW, pointer(layer), pointer(weights), pointer(delta_above), m, pointer(delta))
+
+
+@pytest.mark.parametrize("m", [1, 3, 8, 9, 16, 17, 33])
+def test_short_tiles_fill_the_last_vector(m: int) -> None:
+    """Sums over the lanes read all of it."""
+    rng = np.random.default_rng(m)
+    network = fastbp.Network([5, 3], output="identity", dtype="float64", seed=1)
+    layout = NarrowLayout(network.architecture)
+    weights = layout.pack(network.weights, [np.arange(3.0)])
+    whole = -(-m // LANES) * LANES
+    a, above = (rng.standard_normal((n, PITCH)) for n in (5, 3))
+    z, delta = np.full((3, PITCH), np.nan), np.full((5, PITCH), 2.0)
+    short_tiles(layout.layers[0], weights, a, above, m, z, delta)
+    w = network.weights[0]
+    np.testing.assert_allclose(z[:, :whole], w @ a[:, :whole] + np.arange(3.0)[:, None], rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(delta[:, :whole], 2 * (w.T @ above[:, :whole]), rtol=1e-13, atol=1e-13)
 
 
 # How samples are divided
