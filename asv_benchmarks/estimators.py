@@ -60,6 +60,7 @@ def best_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
             break
         for name, call in calls.items():
             pause()
+            seconds_of(call, repeats[name])  # a core that has slept is slow for some milliseconds
             best[name] = min(best[name], seconds_of(call, repeats[name]))
         turns += 1
     return best
@@ -74,7 +75,7 @@ def seconds_of(call: Callable[[], Any], n: int) -> float:
 
 
 def pause() -> None:
-    """Let the threads of BLAS fall asleep, but not the core: it would be slow for some milliseconds."""
+    """Let the threads of BLAS fall asleep, but not the core that waits for it."""
     end = time.perf_counter() + PAUSE
     while time.perf_counter() < end:
         pass

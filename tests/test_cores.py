@@ -375,3 +375,29 @@ class TestChoice:
         choice, t = Choice(2, self.WORK), self.TRIAL
         assert self.run(choice, 5 * t, {1: 1.0}, 2) == [(0, 5 * t, 1)]
         assert self.run(choice, 5 * t, {1: 1.0, 2: 0.5}, 2) == [(0, t, 2), (t, 5 * t, 2)], "one is known by now"
+
+    def test_a_training_goes_on_from_the_last_one_of_its_kind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cores, "_experiences", {})
+        seconds, n = {1: 1.0, 2: 0.6}, 6 * self.TRIAL
+        assert len(self.run(Choice(2, self.WORK, kind="a"), n, seconds, 2)) == 3, "both are tried"
+        assert len(self.run(Choice(2, self.WORK, kind="a"), n, seconds, 2)) == 2, "the other for a second time"
+        for _ in range(13):
+            assert self.run(Choice(2, self.WORK, kind="a"), n, seconds, 2) == [(0, n, 2)]
+        assert len(self.run(Choice(2, self.WORK, kind="a"), n, seconds, 2)) == 2, "and again now and then"
+        assert self.run(Choice(2, self.WORK, kind="a"), 1, seconds, 2) == [(0, 1, 2)], "too short for a trial"
+
+    def test_no_other_training_knows_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cores, "_experiences", {})
+        seconds, n = {1: 1.0, 2: 0.6, 3: 0.5}, 6 * self.TRIAL
+        self.run(Choice(2, self.WORK, kind="a"), n, seconds, 2)
+        for other in Choice(2, self.WORK, kind="b"), Choice(2, self.WORK), Choice(3, self.WORK, kind="a"):
+            assert len(self.run(other, n, seconds, other.most)) == 3
+        started_before = Choice(2, self.WORK, kind="c")
+        self.run(Choice(2, self.WORK, kind="c"), n, seconds, 2)
+        assert len(self.run(started_before, n, seconds, 2)) == 3, "nor one that runs at the same time"
+
+    def test_only_so_many_kinds_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cores, "_experiences", {})
+        for kind in range(1000):
+            self.run(Choice(2, self.WORK, kind=kind), 6 * self.TRIAL, {1: 1.0, 2: 0.6}, 2)
+        assert 1 <= len(cores._experiences) <= 256

@@ -111,7 +111,7 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     for module in "run", "evaluation":
         monkeypatch.setattr(f"fastbp.engine.{module}.run_team", noting)
     monkeypatch.setattr(cores, "available_cores", lambda: 8)
-    for name in "WORK_PER_THREAD", "SURE_WORK_PER_THREAD", "WORK_PER_START":
+    for name in "WORK_PER_THREAD", "LIKELY_WORK_PER_THREAD", "SURE_WORK_PER_THREAD", "WORK_PER_START":
         monkeypatch.setattr(cores, name, 1)
     monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_START", 1)
     monkeypatch.setattr("fastbp.engine.evaluation.WORK_PER_INTERRUPT", 1)  # the caller is none of the workers

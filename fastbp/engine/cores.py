@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 
@@ -24,15 +25,16 @@ __all__ = [
     "share_of",
 ]
 
-# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), and
-# that surely do.
-WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 2_000_000
+# Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), that
+# mostly do, and that surely do.
+WORK_PER_THREAD, LIKELY_WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 1_000_000, 8_000_000
 # Multiply-adds of a trial of a number of threads: some milliseconds, beside which threads start in no time
 WORK_PER_TRIAL = 200_000_000
 # Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
 _TRIALS_BEFORE = 6
 _CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
 _SECOND_LOOK = 2  # the chunk in which it is tried again for the first time: before, no cache held anything
+_MOST_EXPERIENCES = 256  # kinds of training that are remembered
 _GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
 WORK_PER_START = 10_000_000
@@ -224,6 +226,28 @@ def share_of(n_workers: int) -> int:
     return max(1, min(n_workers, max(available_cores(), get_num_threads()) // max(1, len(_calls))))
 
 
+@dataclass
+class _Experience:
+    """What a training has learned of its work.
+
+    Attributes
+    ----------
+    seconds : dict of threads -> float
+        The time of a mini-batch.
+    chunks : int
+        Calls that were long enough for a trial.
+    minibatches : int
+        Of all calls.
+    """
+
+    seconds: dict[int, float] = field(default_factory=dict)
+    chunks: int = 0
+    minibatches: int = 0
+
+
+_experiences: dict[Hashable, _Experience] = {}  # of the trainings of this process, by what they were
+
+
 class Choice:
     """How many threads compute the mini-batches of a training: tried out, because a busy core decides it too.
 
@@ -237,36 +261,45 @@ class Choice:
         Multiply-adds of a mini-batch.
     eager : bool
         Whether to take the most where nothing is known yet: somebody has asked for many.
+    kind : hashable, optional
+        What is trained: a training goes on from what the last one of the same kind has learned, lest each of many
+        short ones pays for trials of its own.
     """
 
-    def __init__(self, most: int, work: float, *, eager: bool = False) -> None:
+    def __init__(self, most: int, work: float, *, eager: bool = False, kind: Hashable = None) -> None:
         self.most, self._work, self._eager = most, work, eager
         self._sure = work >= SURE_WORK_PER_THREAD * most
-        self._seconds: dict[int, float] = {}  # a mini-batch, by threads
-        self._chunks = self._n = 0
+        self._kind = None if kind is None or most == 1 or self._sure else (kind, most)
+        known = _experiences.get(self._kind, _Experience())
+        self._learned = replace(known, seconds=known.seconds.copy())
 
     def portions(self, n: int, most: int) -> Iterator[tuple[int, int, int]]:
         """Cut n mini-batches into portions (begin, end, threads), with at most `most` threads; `took` after each."""
-        trial = max(1, int(WORK_PER_TRIAL / self._work))
-        self._n += n
-        if most == 1 or self._sure or n < 4 * trial or self._n < _TRIALS_BEFORE * trial:
+        trial, learned = max(1, int(WORK_PER_TRIAL / self._work)), self._learned
+        learned.minibatches += n
+        if most == 1 or self._sure or n < 4 * trial or learned.minibatches < _TRIALS_BEFORE * trial:
             yield 0, n, most if self._sure else min(most, self._best(most))
             return
-        self._chunks += 1
-        if self._chunks == _SECOND_LOOK or self._chunks % _CHUNKS_PER_TRIAL == 0:
-            self._seconds.pop(1 if self._best(most) == most else most, None)
+        learned.chunks += 1
+        if learned.chunks == _SECOND_LOOK or learned.chunks % _CHUNKS_PER_TRIAL == 0:
+            learned.seconds.pop(1 if self._best(most) == most else most, None)
         begin = 0
         for n_workers in (most, 1):
-            if n_workers not in self._seconds:
+            if n_workers not in learned.seconds:
                 yield begin, begin + trial, n_workers
                 begin += trial
         yield begin, n, self._best(most)
 
     def took(self, n_workers: int, n: int, seconds: float) -> None:
         """Note the time that n mini-batches took."""
-        self._seconds[n_workers] = seconds / n
+        self._learned.seconds[n_workers] = seconds / n
+        if self._kind is not None:
+            if len(_experiences) >= _MOST_EXPERIENCES:
+                _experiences.clear()
+            _experiences[self._kind] = replace(self._learned, seconds=self._learned.seconds.copy())
 
     def _best(self, most: int) -> int:
-        if 1 in self._seconds and most in self._seconds:
-            return most if self._seconds[most] < _GAIN * self._seconds[1] else 1
-        return most if self._eager else min(most, max(1, int(self._work // (SURE_WORK_PER_THREAD // 2))))
+        seconds = self._learned.seconds
+        if 1 in seconds and most in seconds:
+            return most if seconds[most] < _GAIN * seconds[1] else 1
+        return most if self._eager else min(most, max(1, int(self._work // LIKELY_WORK_PER_THREAD)))

@@ -162,7 +162,8 @@ class Run:
         if narrow:
             self.n_workers = min(self.n_workers, most_workers(architecture, batch_size, len(X)))
         self._shares = is_open(n_threads)
-        self._choice = Choice(self.n_workers, self.work, eager=n_threads is not None)
+        kind = architecture, update, batch_size, self.work, len(X).bit_length()
+        self._choice = Choice(self.n_workers, self.work, eager=n_threads is not None, kind=kind)
         slots: list[Layer | None] = [*state] or [None] * self.n_slots
         setup = narrow_setup if narrow else wide_setup
         self._setup = setup(architecture, X, weights, biases, slots, batch_size, self.n_workers)
