@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from fastbp.callbacks import Callback
 from fastbp.engine.run import Run, divisors, scales
-from fastbp.history import History, TrainingState
+from fastbp.history import TrainingState
 from fastbp.kernels.layers import COST, HITS, NORM, PENALTY, SCALE
 from fastbp.session import Judge, Session, Validate
 
 __all__ = ["Plan", "train"]
 
 # Multiply-adds between two looks of Python: about 50 ms on two cores
-CHUNK_WORK = 4_000_000_000
+CHUNK_WORK = 6_000_000_000
 # Mini-batches in a chunk at most: their tables stay small
 CHUNK_MINIBATCHES = 20_000
 # Samples in a chunk at most: in the smallest networks they take longer than their multiply-adds
@@ -107,16 +107,14 @@ class Plan:
         return -(-self.n_samples // self.batch_size)
 
 
-@dataclass
-class _Epoch:
-    """One epoch in the making, and how far it has come."""
+class _Epochs:
+    """Epochs in the making, from the one with number `first` on, and how far each has come."""
 
-    number: int
-    samples: int = 0
-    cost: float = 0.0
-    hits: float = 0.0
-    seconds: float = 0.0
-    learning_rate: float = math.nan
+    def __init__(self, first: int, n: int) -> None:
+        self.first, self.n = first, n
+        self.samples = np.zeros(n, np.int64)
+        self.cost, self.hits, self.seconds = np.zeros((3, n))
+        self.learning_rate = np.full(n, math.nan)
 
 
 def train(
@@ -163,7 +161,7 @@ class _Chunk:
     same.
     """
 
-    epochs: list[_Epoch]
+    epochs: _Epochs
     first: int
     last: int
     tables: Tables
@@ -197,8 +195,8 @@ class _Loop:
                 shorter = SHORTER_AT_FIRST if self.number == 0 and plan.order else 1
                 chunk = self.begin(self.together // shorter, order)
             self.following, order = None, chunk.tables[0]
-            self.number += len(chunk.epochs)
-            self.unseen -= len(chunk.epochs)
+            self.number += chunk.epochs.n
+            self.unseen -= chunk.epochs.n
             yield chunk
             while chunk.last < plan.n_minibatches:
                 chunk = self.cut(chunk.epochs, chunk.last, chunk.last + self.limit, order)
@@ -217,17 +215,17 @@ class _Loop:
             order = order if len(order) == count * n else np.empty(count * n, np.int64)
             for begin in range(0, count * n, n):
                 self.plan.order(order[begin : begin + n])
-        return self.cut([_Epoch(self.number + i) for i in range(count)], 0, self.limit, order)
+        return self.cut(_Epochs(self.number, count), 0, self.limit, order)
 
-    def cut(self, epochs: list[_Epoch], first: int, last: int, order: NDArray[np.int64]) -> _Chunk:
+    def cut(self, epochs: _Epochs, first: int, last: int, order: NDArray[np.int64]) -> _Chunk:
         """Return the mini-batches first <= s < last of these epochs, as far as there are so many."""
         plan, last = self.plan, min(last, self.plan.n_minibatches)
-        places, minibatches = np.arange(len(epochs), dtype=np.int64), np.arange(first, last, dtype=np.int64)
+        places, minibatches = np.arange(epochs.n, dtype=np.int64), np.arange(first, last, dtype=np.int64)
         begins = plan.n_samples * places[:, np.newaxis] + plan.batch_size * minibatches
-        end = plan.n_samples * (len(epochs) - 1) + min(plan.batch_size * last, plan.n_samples)
+        end = plan.n_samples * (epochs.n - 1) + min(plan.batch_size * last, plan.n_samples)
         starts = np.append(begins, np.int64(end))
-        before = self.steps + plan.n_minibatches * epochs[0].number + first
-        rates = plan.rates(before, epochs[0].number + np.repeat(places, last - first))
+        before = self.steps + plan.n_minibatches * epochs.first + first
+        rates = plan.rates(before, epochs.first + np.repeat(places, last - first))
         rows = plan.steps(before, rates)
         rows[:, SCALE] = scales(divisors(order, starts, plan.sample_weight))
         rows[:, PENALTY] += plan.penalty_of_sum * rows[:, SCALE]
@@ -239,16 +237,14 @@ class _Loop:
         if plan.finite and chunk.first == 0:
             self.snapshot = self.run.snapshot()
         trouble = self.compute(chunk)
-        finished, watched = chunk.last == plan.n_minibatches, self.session.is_watched
-        for epoch in chunk.epochs:
-            if trouble and epoch.samples < plan.n_samples:
-                break
+        epochs, finished = chunk.epochs, chunk.last == plan.n_minibatches
+        n = self.completed(epochs) if trouble else epochs.n
+        each = 1 if self.session.is_watched else max(n, 1)  # how many at a time: all, where nobody is told of any
+        for i in range(each - 1, n, each):
             if finished:
-                _close(epoch, plan, state.history)
-            is_behind = not trouble and epoch is not chunk.epochs[-1]
-            if is_behind and not watched:
-                continue
-            _show(epoch, state, plan, finished)
+                self.close(epochs, i + 1 - each, i + 1)
+            is_behind = not trouble and i + 1 < n
+            self.show(epochs, i, finished)
             self.session.progress(is_behind=is_behind)
             if finished:
                 self.session.end_epoch(is_behind=is_behind)
@@ -276,9 +272,7 @@ class _Loop:
                 else:
                     report = run.report[: run.steps - before]
                     self.count(chunk, report, time.perf_counter() - started)
-                    for epoch in chunk.epochs:
-                        if epoch.samples == self.plan.n_samples:
-                            _close(epoch, self.plan, self.state.history)
+                    self.close(chunk.epochs, 0, self.completed(chunk.epochs))
             except KeyboardInterrupt:  # a second one: the history may end early, the weights are whole
                 if lost or (self.plan.finite and not run.is_finite()):
                     run.restore(self.snapshot)
@@ -293,27 +287,45 @@ class _Loop:
 
     def count(self, chunk: _Chunk, report: NDArray[np.float64], seconds: float) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
-        _, starts, steps = chunk.tables
+        (_, starts, steps), epochs = chunk.tables, chunk.epochs
         n, of_epoch = len(report), chunk.last - chunk.first
         n_of_each, steps = starts[1 : n + 1] - starts[:n], steps[:n]
-        sums = np.zeros((2, len(chunk.epochs), of_epoch))
+        sums = np.zeros((2, epochs.n, of_epoch))
         terms = sums.reshape(2, -1)[:, :n]
         terms[COST], terms[HITS] = report[:, COST], report[:, HITS]
         if self.plan.sample_weight is not None:  # means, times the number of samples
             terms *= n_of_each * steps[:, SCALE]
         if steps[:, PENALTY].any():
             terms[COST] += n_of_each * (steps[:, PENALTY] / 2 * report[:, NORM])
-        sums[:, 0, 0] += chunk.epochs[0].cost, chunk.epochs[0].hits
+        sums[:, 0, 0] += epochs.cost[0], epochs.hits[0]
+        begun = np.s_[: -(-n // of_epoch)]
+        minibatches = np.clip(n - of_epoch * np.arange(epochs.n), 0, of_epoch)[begun]
+        if chunk.first == 0:
+            epochs.learning_rate[begun] = chunk.rates[::of_epoch][begun]
         # one after the other: the same for any chunks
-        totals = np.add.accumulate(sums, axis=2)[:, :, -1].T.tolist()
-        rates = chunk.rates[::of_epoch].tolist()
-        for begin, epoch, rate, (cost, hits) in zip(range(0, n, of_epoch), chunk.epochs, rates, totals, strict=False):
-            count = min(of_epoch, n - begin)
-            if chunk.first == 0:
-                epoch.learning_rate = rate
-            epoch.cost, epoch.hits = cost, hits
-            epoch.samples = min((chunk.first + count) * self.plan.batch_size, self.plan.n_samples)
-            epoch.seconds += seconds * count / n
+        epochs.cost[begun], epochs.hits[begun] = np.add.accumulate(sums, axis=2)[:, begun, -1]
+        epochs.samples[begun] = np.minimum((chunk.first + minibatches) * self.plan.batch_size, self.plan.n_samples)
+        epochs.seconds[begun] += seconds * minibatches / n
+
+    def completed(self, epochs: _Epochs) -> int:
+        """Return how many of these epochs are complete."""
+        return int(np.count_nonzero(epochs.samples == self.plan.n_samples))
+
+    def close(self, epochs: _Epochs, begin: int, end: int) -> None:
+        """Write begin <= i < end of these epochs down."""
+        history, n = self.state.history, self.plan.n_samples
+        history.loss += (epochs.cost[begin:end] / n).tolist()
+        if self.plan.classify:
+            history.accuracy += (epochs.hits[begin:end] / n).tolist()
+        history.seconds += epochs.seconds[begin:end].tolist()
+        history.learning_rate += epochs.learning_rate[begin:end].tolist()
+
+    def show(self, epochs: _Epochs, i: int, finished: bool) -> None:
+        """Tell the state how far epoch i of these has come."""
+        n = int(epochs.samples[i])
+        self.state.samples = 0 if finished else n
+        self.state.loss = float(epochs.cost[i]) / n
+        self.state.accuracy = float(epochs.hits[i]) / n if self.plan.classify else None
 
     def go_back(self, chunk: _Chunk, costs: NDArray[np.float64]) -> tuple[str, int]:
         """Find the mini-batch where a number was lost, and go back to the last complete epoch before it.
@@ -321,12 +333,12 @@ class _Loop:
         Returns what to say, and how many mini-batches of the chunk still count.
         """
         run, n_minibatches = self.run, self.plan.n_minibatches
-        first_epoch, skipped = chunk.epochs[0], chunk.first
+        skipped = chunk.first
         bad = np.append(~np.isfinite(costs), True)
         lost = skipped + int(np.argmax(bad))  # the first mini-batch whose loss is lost, counted from the snapshot
         try:
             run.restore(self.snapshot)
-            since = chunk if skipped == 0 else self.cut([first_epoch], 0, chunk.last, chunk.tables[0])
+            since = chunk if skipped == 0 else self.cut(_Epochs(chunk.epochs.first, 1), 0, chunk.last, chunk.tables[0])
             tables = since.tables
             _advance(run, tables, 0, skipped)
             place = _first_overflow(run, tables, skipped, lost)
@@ -346,7 +358,7 @@ class _Loop:
                 raise
             raise
         message = (
-            f"{what} in epoch {first_epoch.number + good}, mini-batch {place % n_minibatches} (both counted from 0). "
+            f"{what} in epoch {chunk.epochs.first + good}, mini-batch {place % n_minibatches} (both counted from 0). "
             "Usual causes: a learning rate that is too large, inputs or targets that are not scaled to about 1, an "
             "unbounded output with a steep loss. The network has the weights and the optimizer the state that they had "
             "after {done} epochs of this training; lower the learning rate or scale X, and fit again"
@@ -378,17 +390,3 @@ def _first_overflow(run: Run, tables: Tables, begin: int, end: int) -> int:
             break
         end = middle
     return begin
-
-
-def _close(epoch: _Epoch, plan: Plan, history: History) -> None:
-    history.loss.append(epoch.cost / plan.n_samples)
-    if plan.classify:
-        history.accuracy.append(epoch.hits / plan.n_samples)
-    history.seconds.append(epoch.seconds)
-    history.learning_rate.append(epoch.learning_rate)
-
-
-def _show(epoch: _Epoch, state: TrainingState, plan: Plan, finished: bool) -> None:
-    state.samples = 0 if finished else epoch.samples
-    state.loss = epoch.cost / epoch.samples
-    state.accuracy = epoch.hits / epoch.samples if plan.classify else None

@@ -351,8 +351,8 @@ class TestChoice:
         choice, seconds = Choice(2, self.WORK), {1: alone, 2: together}
         t = self.TRIAL
         assert self.run(choice, 100 * t, seconds, 2) == [(0, t, 2), (t, 2 * t, 1), (2 * t, 100 * t, best)]
-        other = 3 - best
-        for chunks_between in 0, 13, 15:
+        other, close = 3 - best, max(alone, together) < 1.5 * min(alone, together)
+        for chunks_between in (0, 1, 3, 3, 3, 3) if close else (0, 13, 15):
             for _ in range(chunks_between):
                 assert self.run(choice, 100 * t, seconds, 2) == [(0, 100 * t, best)]
             assert self.run(choice, 100 * t, seconds, 2) == [(0, t, other), (t, 100 * t, best)], "tried again"

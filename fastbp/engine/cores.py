@@ -27,12 +27,13 @@ __all__ = [
 
 # Multiply-adds of a mini-batch that may repay one more thread (two barriers, and what moves from core to core), that
 # mostly do, and that surely do.
-WORK_PER_THREAD, LIKELY_WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 1_000_000, 8_000_000
+WORK_PER_THREAD, LIKELY_WORK_PER_THREAD, SURE_WORK_PER_THREAD = 5_000, 1_000_000, 2_000_000
 # Multiply-adds of a trial of a number of threads: some milliseconds, beside which threads start in no time
 WORK_PER_TRIAL = 200_000_000
 # Trials' worth of work before anything is tried: where a neighbour has a core, a team may first have to wait for it
 _TRIALS_BEFORE = 6
-_CHUNKS_PER_TRIAL = 16  # chunks after which the other number is tried again
+# Chunks after which the other number is tried again, and while one takes less than so many times as long as the other
+_CHUNKS_PER_TRIAL, _CHUNKS_IN_DOUBT, _CLOSE = 16, 4, 1.5
 _SECOND_LOOK = 2  # the chunk in which it is tried again for the first time: before, no cache held anything
 _MOST_EXPERIENCES = 256  # kinds of training that are remembered
 _GAIN = 0.95  # the time that more threads must stay below, as a part of one thread's
@@ -281,7 +282,7 @@ class Choice:
             yield 0, n, most if self._sure else min(most, self._best(most))
             return
         learned.chunks += 1
-        if learned.chunks == _SECOND_LOOK or learned.chunks % _CHUNKS_PER_TRIAL == 0:
+        if self._is_time_to_look():
             learned.seconds.pop(1 if self._best(most) == most else most, None)
         begin = 0
         for n_workers in (most, 1):
@@ -297,6 +298,11 @@ class Choice:
             if len(_experiences) >= _MOST_EXPERIENCES:
                 _experiences.clear()
             _experiences[self._kind] = replace(self._learned, seconds=self._learned.seconds.copy())
+
+    def _is_time_to_look(self) -> bool:
+        chunks, seconds = self._learned.chunks, self._learned.seconds.values()
+        in_doubt = len(seconds) > 0 and max(seconds) < _CLOSE * min(seconds)
+        return chunks == _SECOND_LOOK or chunks % (_CHUNKS_IN_DOUBT if in_doubt else _CHUNKS_PER_TRIAL) == 0
 
     def _best(self, most: int) -> int:
         seconds = self._learned.seconds
