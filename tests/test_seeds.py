@@ -51,7 +51,7 @@ def test_orders_drawn_ahead_are_those_drawn_one_by_one(monkeypatch, epochs, in_c
 
     def counting(self):
         prepare(self)
-        ahead.append(len(self.following.epochs))
+        ahead.append(self.following.epochs.n)
 
     monkeypatch.setattr(fastbp.training._Loop, "prepare", counting)
     networks = make(), make()
