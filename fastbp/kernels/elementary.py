@@ -8,7 +8,9 @@ Stated bounds, in units in the last place of the result, over every finite argum
 
 Sources: S. Moshier, Cephes Mathematical Library (expf, exp, logf, log). Reduction modulo log 2 in two parts after Cody
 and Waite (1980). The float32 tanh is the rational function x (1 + x^2 P) / (1 + x^2 Q), P and Q of four terms in x^2,
-whose relative error on [0, 8.6] is least (2.4e-8), found by weighted least squares (C. Lawson 1961).
+whose relative error on [0, 8.6] is least (2.4e-8), found by weighted least squares (C. Lawson 1961). The float64 tanh
+of |x| = r + n log(2) / 2 is (p + e (p + q)) / (q + e (p + q)) with e = (2^n - 1) / 2, where p / q = r (1 + r^2 P) /
+(1 + r^2 Q) is tanh r, P and Q of two terms, whose relative error on [0, log(2) / 4] is least (5.4e-18; E. Remez 1934).
 """
 
 from __future__ import annotations
@@ -158,14 +160,16 @@ def _tanh32(x):
 
 
 def _tanh64(x):
-    double = absolute(x) * 2.0
-    r, shifted = _reduced64(where(double > 44.0, 44.0, double))  # beyond, it is 1
-    p, q = _rational64(r)
-    p = fma(r * r * r, p, r)
-    q = q - p
-    power = times_power_of_two(1.0, shifted)  # of a NaN any: r is one then
-    y = fma(power, p + p, (power - 1.0) * q)  # e^2|x| - 1, times q
-    return copysign(y / fma(q, 2.0, y), x)
+    size = where(absolute(x) > 22.0, 22.0, absolute(x))  # beyond, it is 1
+    shifted = fma(size, 2.8853900817779268, 6755399441055744.0)  # as in exp, of e^2|x|
+    n = shifted - 6755399441055744.0
+    r = fma(n, -0.34657359027997264, size)  # |x| = r + n log(2) / 2, but for what p gets of it
+    rr = r * r
+    p = r + fma(r * rr, fma(rr, 1.0574197421154637e-3, 1.1109938292712047e-1), n * -1.1595234069231481e-17)
+    q = fma(fma(rr, 1.5868325164127900e-2, 4.4443271626044806e-1), rr, 1.0)
+    half = times_power_of_two(0.5, shifted)  # 2^n / 2; of a NaN any: r is one then
+    e = half - 0.5
+    return copysign(fma(e, q, (half + 0.5) * p) / fma(e, p + q, q), x)
 
 
 _by_dtype(exp, float32=_exp32, float64=_exp64)
