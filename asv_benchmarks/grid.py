@@ -69,9 +69,12 @@ def timed(function: Callable[..., Any], **arguments: Any) -> float:
 
 
 def epochs_for(fit: Callable[..., Any], least: float) -> int:
-    """Return how many epochs take that long, on one thread."""
+    """Return how many epochs of one fit take that long, on one thread."""
     fit(n_threads=1)
-    return 1 + int(least / timed(fit, n_threads=1))
+    epochs = 1
+    while (seconds := timed(fit, epochs=epochs, n_threads=1)) < least:  # the first ones are slow: no cache holds X
+        epochs = max(epochs + 1, min(8 * epochs, math.ceil(1.1 * epochs * least / seconds)))
+    return epochs
 
 
 def best_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -176,25 +179,29 @@ def colour(at: float) -> Any:
 
 
 def threads(batches: list[int], widths: list[int], dtype: str, rounds: int) -> Grid:
-    """Return what n_threads=None costs and gains over both, by pairs of fits whose order alternates."""
+    """Return what n_threads=None costs and gains over both, by pairs of fits whose order alternates.
+
+    All cells take turns, so that a slow minute of the machine is one turn of each, and no median depends on it.
+    """
+    fits, ratios, chosen = {}, {}, {}
+    for cell in product(batches, widths):
+        batch, width = cell
+        fit = fit_of(work_of(width, batch), dtype)
+        fits[cell], ratios[cell], chosen[cell] = partial(fit, epochs=epochs_for(fit, LEAST_SECONDS)), [], 1
+    for turn in range(rounds):
+        for cell, fit in fits.items():
+            fit(epochs=1, n_threads=1)  # the caches held other cells
+            seconds = {}
+            for n_threads in (None, 1) if turn % 2 else (1, None):
+                with noting_threads() as noted:
+                    seconds[n_threads] = timed(fit, n_threads=n_threads)
+                if n_threads is None and noted:
+                    chosen[cell] = noted[-1]
+            ratios[cell].append(seconds[None] / seconds[1])
     grid: Grid = {}
-    for batch in batches:
-        for width in widths:
-            fit = fit_of(work_of(width, batch), dtype)
-            epochs = epochs_for(fit, LEAST_SECONDS)
-            ratios, chosen = [], 1
-            for turn in range(rounds):
-                seconds = {}
-                for n_threads in (None, 1) if turn % 2 else (1, None):
-                    with noting_threads() as noted:
-                        seconds[n_threads] = timed(fit, epochs=epochs, n_threads=n_threads)
-                    if n_threads is None:
-                        chosen = noted[-1] if noted else 1
-                ratios.append(seconds[None] / seconds[1])
-            median = float(np.median(ratios))
-            grid[batch, width] = {
-                "ratio": median, "limit": upper_limit(ratios), "threads": chosen, "speed-up": 1 / median,
-            }  # fmt: skip
+    for cell, of_cell in ratios.items():
+        median = float(np.median(of_cell))
+        grid[cell] = {"ratio": median, "limit": upper_limit(of_cell), "threads": chosen[cell], "speed-up": 1 / median}
     return grid
 
 
