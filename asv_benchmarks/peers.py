@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import platform
 import sys
 import time
@@ -63,10 +64,7 @@ def measure(arenas: dict[str, Arena], name: str, dtype: str, rounds: int, peak: 
             except RuntimeError as error:
                 print(f"  left out: {error}", flush=True)
     check(qualities, work, dtype)
-    repeats = {peer: int(LEAST_SECONDS / first[peer]) + 1 for peer in within(first, BEHIND)}
-    for peer, epochs in repeats.items():
-        if epochs > 1:
-            arenas[peer].ask("seconds", epochs)  # what is compiled for so many
+    repeats = {peer: lasting(arenas[peer], int(LEAST_SECONDS / first[peer]) + 1) for peer in within(first, BEHIND)}
     best = dict.fromkeys(repeats, float("inf"))
     cores = sorted({1, fastbp.get_num_threads()})
     for turn in range(rounds):
@@ -91,6 +89,17 @@ def measure(arenas: dict[str, Arena], name: str, dtype: str, rounds: int, peak: 
         "peak": peaks[threads],
         "share": work.flops / best["fastbp"] / peaks[threads],
     }
+
+
+def lasting(arena: Arena, epochs: int) -> int:
+    """Return how many epochs of one call take LEAST_SECONDS, beginning with a guess."""
+    while epochs > 1:
+        arena.ask("seconds", epochs)  # what is compiled for so many
+        seconds = arena.ask("seconds", epochs)
+        if seconds >= LEAST_SECONDS:
+            break
+        epochs = math.ceil(1.1 * epochs * LEAST_SECONDS / seconds)
+    return epochs
 
 
 def within(seconds: dict[str, float], times: float) -> list[str]:
