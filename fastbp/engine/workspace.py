@@ -89,7 +89,7 @@ def workspace(
         layer[column.A] = place
         place += rows * int(layer[column.STRIDE])
     layers[0, column.WORDS] = bit_words(layers[0]) if mostly_zero else 0
-    strip = STRIP * 2 * layout.lanes + GAP  # of a wide panel
+    strip = 2 * STRIP * 2 * layout.lanes + GAP  # of two wide panels
     strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16

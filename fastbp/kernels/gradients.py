@@ -83,7 +83,7 @@ from fastbp.kernels.zeros import column_bits_of, gradient_of_non_zeros, mark_col
 # more pages than the core remembers slow every access down.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 EVERYTHING = 1 << 62  # more work than any layer is
-AT_ONCE = 8  # inputs whose parameters are updated together, where zeros are left out
+AT_ONCE = 8  # inputs whose parameters are updated together, where zeros are left out of a single block
 FETCHED_AHEAD = 32  # samples whose products take long enough to fetch a tile's parameters meanwhile
 
 
@@ -174,8 +174,8 @@ def transpose_strip(layer, w, k, end, columns, j, wt):
 
 @jit
 def scratch_of(workspace, worker, weights):
-    """A worker's own memory for the gradient of a strip, none of which is larger than one of two registers."""
-    return workspace.scratch + worker * (STRIP * n_columns(WIDE, weights) + GAP)
+    """A worker's own memory for the gradient of a strip, none of which is larger than one of two wide panels."""
+    return workspace.scratch + worker * (2 * STRIP * n_columns(WIDE, weights) + GAP)
 
 
 @jit
@@ -315,17 +315,20 @@ def learn_non_zeros(shape, layer, parameters, inputs, j, k, workspace, worker, s
     strip = layer[W] + j * layer[K_PADDED] + k * columns
     for p in range(panels if slab.last and penalty != 0.0 else 0):
         square(layer, weights + (strip + p * apart), k, end - k, columns, j + p * columns, workspace)
-    for first in range(k, end, AT_ONCE):
-        n_k = min(AT_ONCE, end - first)
+    # block by block where there are several: their deltas and these columns of their inputs stay in the nearest cache
+    at_once = AT_ONCE if slab.m <= slab.block else STRIP
+    for first in range(k, end, at_once):
+        n_k = min(at_once, end - first)
         q, size = strip + (first - k) * columns, n_k * columns
         g = place_of(q, parameters, workspace, worker, slab)
-        g_apart = AT_ONCE * columns if is_used_at_once(slab) else apart
+        g_apart = at_once * columns if is_used_at_once(slab) else apart
         for p in range(panels if slab.last else 0):
             prefetch(weights + (q + p * apart), size)
             prefetch(slot_1 + (q + p * apart), size)
             prefetch(slot_2 + (q + p * apart), size)
         bits = column_bits_of(workspace, worker) + (first - k)
-        gradient_of_non_zeros(shape, inputs, first, n_k, bits, delta, layer[STRIDE], slab, g, g_apart)
+        for b in range(n_blocks(slab.m, slab.block)):
+            gradient_of_non_zeros(shape, inputs, first, n_k, b, bits, delta, layer[STRIDE], slab, g, g_apart)
         for p in range(panels if slab.last else 0):
             q_p, g_p = q + p * apart, g + p * g_apart
             update(hyper.code, weights + q_p, g_p, slot_1 + q_p, slot_2 + q_p, size, penalty, hyper)

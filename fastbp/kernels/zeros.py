@@ -210,8 +210,8 @@ def add_products(tile, inputs, k, first, left, delta, stride, here):
 
 
 @jit
-def gradient_of_non_zeros(shape, inputs, k, n, columns, delta, stride, slab, sums, apart):
-    """sums[k, j] = sum_i x_ik delta_ij for n inputs from k on and the j of some panels.
+def gradient_of_non_zeros(shape, inputs, k, n, b, columns, delta, stride, slab, sums, apart):
+    """sums[k, j] = sum_i x_ik delta_ij over block b, for n inputs from k on and the j of some panels.
 
     Or += if there were samples before. `columns` are the bits of input k; the panels' sums lie `apart` elements apart.
     Two inputs at a time: chains that do not wait for each other.
@@ -221,20 +221,19 @@ def gradient_of_non_zeros(shape, inputs, k, n, columns, delta, stride, slab, sum
     here, panels = multiples(shape, delta, width), multiples(shape, delta, apart)
     for c in range(0, n, 2):
         k_1, k_2, g_1, g_2 = k + c, k + c + 1, sums + c * width, sums + (c + 1) * width
-        for b in range(n_blocks(slab.m, slab.block)):
-            tile_1, tile_2 = zeros(shape, delta), zeros(shape, delta)
-            for w in range(n_blocks(slab.block, WORD)):
-                first, bits = b * slab.block + w * WORD, columns + ((b * WORDS_OF_BLOCK + w) * STRIP + c)
-                left_1, left_2 = bits[0], bits[1]
-                while left_1 != 0 and left_2 != 0:
-                    tile_1 = add_product(tile_1, inputs, k_1, first + first_bit(left_1), delta, stride, here)
-                    tile_2 = add_product(tile_2, inputs, k_2, first + first_bit(left_2), delta, stride, here)
-                    left_1 &= left_1 - 1
-                    left_2 &= left_2 - 1
-                tile_1 = add_products(tile_1, inputs, k_1, first, left_1, delta, stride, here)
-                tile_2 = add_products(tile_2, inputs, k_2, first, left_2, delta, stride, here)
-            if b > 0 or not slab.first:
-                tile_1 = add(load_rows(shape, g_1, panels), tile_1)
-                tile_2 = add(load_rows(shape, g_2, panels), tile_2)
-            store_rows(g_1, panels, tile_1)
-            store_rows(g_2, panels, tile_2)
+        tile_1, tile_2 = zeros(shape, delta), zeros(shape, delta)
+        for w in range(n_blocks(slab.block, WORD)):
+            first, bits = b * slab.block + w * WORD, columns + ((b * WORDS_OF_BLOCK + w) * STRIP + c)
+            left_1, left_2 = bits[0], bits[1]
+            while left_1 != 0 and left_2 != 0:
+                tile_1 = add_product(tile_1, inputs, k_1, first + first_bit(left_1), delta, stride, here)
+                tile_2 = add_product(tile_2, inputs, k_2, first + first_bit(left_2), delta, stride, here)
+                left_1 &= left_1 - 1
+                left_2 &= left_2 - 1
+            tile_1 = add_products(tile_1, inputs, k_1, first, left_1, delta, stride, here)
+            tile_2 = add_products(tile_2, inputs, k_2, first, left_2, delta, stride, here)
+        if b > 0 or not slab.first:
+            tile_1 = add(load_rows(shape, g_1, panels), tile_1)
+            tile_2 = add(load_rows(shape, g_2, panels), tile_2)
+        store_rows(g_1, panels, tile_1)
+        store_rows(g_2, panels, tile_2)
