@@ -146,8 +146,16 @@ def train(
     """
     with Session(run, state, callbacks, publish, plan.validate, plan.judge, plan.ahead) as session:
         loop = _Loop(run, plan, session)
-        for chunk in loop.chunks():
-            loop.carry_out(chunk)
+        try:
+            for chunk in loop.chunks():
+                loop.carry_out(chunk)
+        except BaseException:  # an interrupt, too, may come after a number was lost and before anybody has looked
+            try:
+                loop.go_back_if_lost()
+            except KeyboardInterrupt:
+                loop.go_back_if_lost()
+                raise
+            raise
 
 
 Tables = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]  # order, starts and steps of mini-batches
@@ -235,7 +243,7 @@ class _Loop:
         """Compute a chunk, and give everybody their turn after each of its epochs."""
         plan, state = self.plan, self.state
         if plan.finite and chunk.first == 0:
-            self.snapshot = self.run.snapshot()
+            self.snapshot = self.run.snapshot(self.snapshot)
         trouble = self.compute(chunk)
         epochs, finished = chunk.epochs, chunk.last == plan.n_minibatches
         n = self.completed(epochs) if trouble else epochs.n
@@ -262,21 +270,12 @@ class _Loop:
             meanwhile = None if ready else self.prepare
             report = run.minibatches(*chunk.tables, meanwhile=meanwhile)
             seconds = time.perf_counter() - started
-            finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and run.is_finite())
-        except BaseException:  # an interrupt, too, may come after the loss was lost and before anybody has looked
-            lost = False
-            try:
-                lost = self.plan.finite and not run.is_finite()
-                if lost:
-                    run.restore(self.snapshot)
-                else:
-                    report = run.report[: run.steps - before]
-                    self.count(chunk, report, time.perf_counter() - started)
-                    self.close(chunk.epochs, 0, self.completed(chunk.epochs))
-            except KeyboardInterrupt:  # a second one: the history may end early, the weights are whole
-                if lost or (self.plan.finite and not run.is_finite()):
-                    run.restore(self.snapshot)
-                raise
+            finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and not self.is_lost(chunk))
+        except BaseException:
+            if not self.plan.finite or run.is_finite():
+                report = run.report[: run.steps - before]
+                self.count(chunk, report, time.perf_counter() - started)
+                self.close(chunk.epochs, 0, self.completed(chunk.epochs))
             raise
         trouble = ""
         if not finite:
@@ -284,6 +283,15 @@ class _Loop:
             report, seconds = report[:good], seconds * good / len(report)
         self.count(chunk, report, seconds)
         return trouble
+
+    def is_lost(self, chunk: _Chunk) -> bool:
+        """Whether a parameter is not finite where a chunk ends epochs; until then the loss tells, or nobody looks."""
+        return chunk.last == self.plan.n_minibatches and not self.run.is_finite()
+
+    def go_back_if_lost(self) -> None:
+        """Go back to the last complete epoch if a parameter is not finite and should be."""
+        if self.plan.finite and self.snapshot is not None and not self.run.is_finite():
+            self.run.restore(self.snapshot)
 
     def count(self, chunk: _Chunk, report: NDArray[np.float64], seconds: float) -> None:
         """Add the mini-batches that a report tells of, the first ones of a chunk, to their epochs."""
@@ -340,8 +348,7 @@ class _Loop:
             run.restore(self.snapshot)
             since = chunk if skipped == 0 else self.cut(_Epochs(chunk.epochs.first, 1), 0, chunk.last, chunk.tables[0])
             tables = since.tables
-            _advance(run, tables, 0, skipped)
-            place = _first_overflow(run, tables, skipped, lost)
+            place = _first_overflow(run, tables, 0, lost)
             seen = place == lost and lost - skipped < len(costs)  # X that was changed meanwhile shows it nowhere again
             what = f"the loss became {costs[lost - skipped]}" if seen else "a weight overflowed"
             good = place // n_minibatches

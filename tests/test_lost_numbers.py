@@ -144,6 +144,29 @@ def test_a_weight_that_overflows_in_the_very_last_mini_batch(epochs):
     assert lose(make(), "adam", Spike(at, 1e308), epochs=epochs) == ("a weight overflowed", epochs - 1, 4)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_error_between_a_weight_that_overflows_and_who_would_see_it(error, monkeypatch):
+    """Weights are looked at where an epoch ends, and the loss tells of none before the next mini-batch."""
+    monkeypatch.setattr(training, "CHUNK_MINIBATCHES", 1)
+
+    class Trip(Callback):
+        def on_progress(self, state):
+            if state.history.epochs == 2 and state.samples == 15:
+                raise error
+
+    network, expected = make(), make()
+    expected.fit(X, Y, epochs=2, **options_of("momentum", 0.01))
+    with pytest.raises(error):
+        network.fit(X, Y, epochs=6, callbacks=[Trip()], **options_of("momentum", Spike(12, 1e308)))
+    assert bits(network) == bits(expected)
+    left, wanted = network._optimizer, expected._optimizer
+    assert left.step == wanted.step
+    for slot, slot_wanted in zip(left.slots, wanted.slots, strict=True):
+        for arrays, arrays_wanted in zip(slot, slot_wanted, strict=True):
+            for array, array_wanted in zip(arrays, arrays_wanted, strict=True):
+                np.testing.assert_array_equal(array, array_wanted)
+
+
 @pytest.mark.parametrize("ahead", [True, False])
 def test_the_history_ends_with_the_last_good_epoch(ahead):
     class Look(Callback):

@@ -311,9 +311,12 @@ class Run:
         """Return the optimizer's slots as new arrays in canonical layout."""
         return [self.layout.unpack(slot) for slot in (self.parameters.slot_1, self.parameters.slot_2)[: self.n_slots]]
 
-    def snapshot(self) -> tuple[int, Parameters]:
-        """Return a copy of all that training changes."""
-        return self.steps, Parameters(*(array.copy() for array in self.parameters))
+    def snapshot(self, earlier: tuple[int, Parameters] | None = None) -> tuple[int, Parameters]:
+        """Return a copy of all that training changes, in the memory of an earlier one where there is one."""
+        copies = earlier[1] if earlier else Parameters(*(np.empty_like(array) for array in self.parameters))
+        for kept, array in zip(copies, self.parameters, strict=True):
+            kept[:] = array
+        return self.steps, copies
 
     def restore(self, snapshot: tuple[int, Parameters]) -> None:
         """Go back to a snapshot."""
