@@ -283,9 +283,17 @@ class Anatomy:
                 part.seconds = min(part.seconds, self.perform(part) / part.times)
         return seconds
 
+    def time_forward(self) -> None:
+        """Time the parts of the forward pass once more."""
+        for part in self._forward_parts():
+            part.seconds = min(part.seconds, self.perform(part) / part.times)
+
     def forward_seconds(self) -> float:
         """Return the time of the forward pass of a mini-batch, output and loss included."""
-        return sum(part.seconds for part in self.parts if part.kind in (FORWARD, ACTIVATION, OUTPUT))
+        return sum(part.seconds for part in self._forward_parts())
+
+    def _forward_parts(self) -> list[Part]:
+        return [part for part in self.parts if part.kind in (FORWARD, ACTIVATION, OUTPUT)]
 
     def timed_fit(self, epochs: int) -> float:
         """Return the seconds of a fit."""

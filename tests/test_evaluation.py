@@ -200,7 +200,8 @@ def test_buffers_for_many_are_kept_and_leave_no_trace(n_threads):
     def outputs(evaluator, X):
         result = np.empty((len(X), 3))
         evaluator.evaluate(packed, X, wanted={1: result}, n_threads=n_threads)
-        return result.tobytes()
+        report = evaluator.evaluate(packed, X, np.arange(len(X)) % 3, classify=True, n_threads=n_threads)
+        return result.tobytes() + report.tobytes()
 
     for n in 1000, 700, 900, 5000, 200:
         X = drawn(n, 20, "float64")
@@ -213,7 +214,7 @@ def test_buffers_for_many_are_kept_and_leave_no_trace(n_threads):
         used._give_back(buffers)
     assert used._idle_of_many == taken[:8]
     arrays = [array for array in taken[0]._kept_alive if isinstance(array, np.ndarray)]
-    assert sum(array.nbytes for array in arrays) <= 200_000
+    assert sum(array.nbytes for array in arrays) <= 300_000  # activations and deltas
 
 
 def test_buffers_of_wide_layers_are_not_kept():

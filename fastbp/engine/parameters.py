@@ -23,6 +23,8 @@ from fastbp.kernels.tiles import FEW_WIDE, NARROW, WIDE, turned_rows
 Floats = NDArray[Any]
 # Inputs of X from which on a z is the sum of two chains, so that two workers can divide weights and X
 INPUTS_OF_TWO_CHAINS = 256
+# Inputs whose weights are turned at a time, from columns of a panel into rows: the nearest cache holds them
+TURNED = 256
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -132,11 +134,14 @@ class Layout:
             w = np.empty((n_out, n_in), self.dtype, order=order)
             for neurons, view in self._panels(flat, l):
                 part = w[neurons]
-                whole, rest = divmod(len(part), view.shape[2])
+                width = view.shape[2]
+                whole, rest = divmod(len(part), width)
                 inner = view[:, :n_in]
-                part[: whole * view.shape[2]].reshape(whole, view.shape[2], n_in)[:] = inner[:whole].transpose(0, 2, 1)
+                rows, columns = part[: whole * width].reshape(whole, width, n_in), inner[:whole].transpose(0, 2, 1)
+                for k in range(0, n_in, TURNED):
+                    rows[:, :, k : k + TURNED] = columns[:, :, k : k + TURNED]
                 if rest:
-                    part[whole * view.shape[2] :] = inner[whole, :, :rest].T
+                    part[whole * width :] = inner[whole, :, :rest].T
             start = int(layer[column.B])
             weights.append(w)
             biases.append(flat[start : start + n_out].copy())
