@@ -3,13 +3,13 @@
 Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype float64] [--folder FOLDER]
 
 - rates: GF/s of an epoch, of many in a fit, on 2 x multiply-adds of the three products, over batches and widths, in
-  both dtypes. A cliff is a wider network, or a larger mini-batch, at less than 0.6 of the rate of the one before, unless
-  it is as fast as parameters and moments come from memory.
+  both dtypes. A cliff is a wider network, or a larger mini-batch, at less than 0.6 of the rate of the one before,
+  unless it is nearly as fast as parameters and moments come from memory.
 - threads: n_threads=None beside one thread, in pairs of turns: the median of their ratios and its upper confidence
   limit (95 %, by order statistics), which shall be at most 1.05; the threads chosen, and what they gain.
 - asked: predict, loss and gradients beside training on the same rows, in turns, and one sample beside NumPy.
 
-For a quiet machine: rates takes some 6 minutes, threads 6, asked 1; `--quick` less than one, to see that it works.
+For a quiet machine: rates takes some 15 minutes, threads 6, asked 1; `--quick` less than one, to see that it works.
 The figures are written to asv_benchmarks/figures, the picture as SVG (needs matplotlib) and the numbers as JSON; those
 of `--quick` to no file unless a folder is named. Exits with 3 where a goal is missed.
 """
@@ -46,7 +46,7 @@ FIGURES = Path(__file__).parent / "figures"
 WORK_PER_CELL = 2e9  # flops of an epoch where so few samples do not make it longer
 MOST_ROWS = 100_000
 LEAST_SECONDS = 0.06
-RATES_SECONDS = 0.4  # of a fit on one thread: what it does once, some 50 ms with the widest layers, is no epoch's
+RATES_SECONDS, TIMES_FIRST = 0.4, 5  # what a fit does once, up to 0.5 s with the widest layers, is no epoch's
 ROWS_ASKED, EPOCHS_BESIDE = 10_000, 20
 
 
@@ -70,12 +70,16 @@ def timed(function: Callable[..., Any], **arguments: Any) -> float:
     return time.perf_counter() - start
 
 
-def epochs_for(fit: Callable[..., Any], least: float) -> int:
-    """Return how many epochs of one fit take that long, on one thread."""
+def epochs_for(fit: Callable[..., Any], least: float, times_first: float = 0) -> int:
+    """Return how many epochs of one fit take so many seconds more than one, and so many times as long, on one thread.
+
+    With that one go what a fit does once, and the fit before it: no cache holds X yet.
+    """
     fit(n_threads=1)
-    epochs = 1
-    while (seconds := timed(fit, epochs=epochs, n_threads=1)) < least:  # the first ones are slow: no cache holds X
-        epochs = max(epochs + 1, min(8 * epochs, math.ceil(1.1 * epochs * least / seconds)))
+    first = timed(fit, epochs=1, n_threads=1)
+    epochs, least = 2, max(least, times_first * first)
+    while (seconds := timed(fit, epochs=epochs, n_threads=1) - first) < least:
+        epochs = max(epochs + 1, min(8 * epochs, math.ceil(1.1 * epochs * least / max(seconds, 1e-9))))
     return epochs
 
 
@@ -113,26 +117,38 @@ def upper_limit(values: list[float], confidence: float = CONFIDENCE) -> float:
 
 
 def rates(batches: list[int], widths: list[int], dtype: str, rounds: int) -> Grid:
-    """Return GF/s over both, the best of some fits, the peak of all cores beside them, and what memory allows."""
-    grid: Grid = {}
+    """Return GF/s over both, the best of some fits, the peak of all cores in the same turns, and what memory allows.
+
+    All cells take turns, so that a slow minute of the machine is one turn of each.
+    """
+    works = {cell: work_of(cell[1], cell[0]) for cell in product(batches, widths)}
+    fits = {cell: fit_of(work, dtype) for cell, work in works.items()}
+    epochs = {cell: epochs_for(fit, RATES_SECONDS, TIMES_FIRST) for cell, fit in fits.items()}
+    seconds, peaks = dict.fromkeys(works, math.inf), dict.fromkeys(works, 0.0)
     peak, cores = Peak(), fastbp.get_num_threads()
-    for batch, width in product(batches, widths):
-        work = work_of(width, batch)
-        fit = fit_of(work, dtype)
-        epochs = epochs_for(fit, RATES_SECONDS)
-        seconds = min(timed(fit, epochs=epochs) for _ in range(rounds)) / epochs
-        grid[batch, width] = {
-            "GF/s": work.flops / seconds / 1e9,
-            "peak": peak.measure(dtype, cores, rounds=1) / 1e9,
+    for _ in range(rounds):
+        for cell, fit in fits.items():
+            seconds[cell] = min(seconds[cell], timed(fit, epochs=epochs[cell]) / epochs[cell])
+            peaks[cell] = max(peaks[cell], peak.measure(dtype, cores, rounds=1))
+    return {
+        cell: {
+            "GF/s": work.flops / seconds[cell] / 1e9,
+            "peak": peaks[cell] / 1e9,
             "memory": work.flops / memory_seconds(work, dtype, cores) / 1e9,
         }
-    return grid
+        for cell, work in works.items()
+    }
 
 
 def memory_seconds(work: Work, dtype: str, cores: int) -> float:
-    """Return the time of an epoch if each mini-batch read and wrote all parameters and their two moments in memory."""
-    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes))
-    return work.n / work.batch_size * 6 * n_parameters * np.dtype(dtype).itemsize / bandwidth(cores)
+    """Return the time of an epoch whose mini-batches find no parameter in a cache.
+
+    Each reads all parameters for the weighted sums, those above the first layer for the deltas, and then reads and
+    writes all of them and their two moments.
+    """
+    of_layers = [(n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes)]
+    moved = (1 + 6) * sum(of_layers) + sum(of_layers[1:])
+    return work.n / work.batch_size * moved * np.dtype(dtype).itemsize / bandwidth(cores)
 
 
 def print_rates(grid: Grid) -> bool:
@@ -311,7 +327,7 @@ def table(grid: Grid, what: str, form: str) -> str:
 
 RATES = [1, 10, 32, 128, 1000], [8, 10, 16, 24, 30, 32, 48, 64, 100, 128, 200, 256, 400, 512, 784, 1000, 1024, 2048]
 THREADS = [1, 4, 10, 32, 128, 512, 1024], [4, 8, 16, 30, 64, 100, 128, 256, 512, 784, 1024]
-ROUNDS = {"rates": 3, "threads": 21, "asked": 7}
+ROUNDS = {"rates": 5, "threads": 21, "asked": 7}
 QUICK_ROUNDS = {"rates": 1, "threads": 7, "asked": 1}
 QUICK = [1, 128], [8, 64, 256]
 DTYPES = {"rates": ["float32", "float64"], "threads": ["float32"], "asked": ["float32"]}
@@ -345,7 +361,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["rates", "threads", "asked"])
     parser.add_argument("--quick", action="store_true", help="few cells and rounds: only to see that it works")
-    parser.add_argument("--rounds", type=int, help="turns of each cell (rates 3, threads 21, asked 7)")
+    parser.add_argument("--rounds", type=int, help="turns of each cell (rates 5, threads 21, asked 7)")
     parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], help="(rates both, else float32)")
     parser.add_argument("--folder", type=Path, help="write picture and JSON there (asv_benchmarks/figures)")
     options = parser.parse_args()
