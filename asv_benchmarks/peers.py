@@ -7,7 +7,7 @@ All begin with the same weights, and train the same epochs first: the loss that 
 (scikit-learn has no sigmoid outputs with a quadratic loss: there it trains its softmax). Then they take turns; each
 counts with its best turn, and a library with the best of its forms: eager or compiled, on all cores or on one, the
 parameters in one vector or not. A peer that is not installed is left out: `pip install '.[bench]'` brings all but
-PyTorch. For a quiet machine; some 6 minutes. Exits with 3 where a floor is missed.
+PyTorch. For a quiet machine; some 20 minutes. Exits with 3 where a floor is missed.
 
 The share is that of the peak which as many threads as fastbp chose reach in the same run, on 2 x multiply-adds of the
 three products. The bound is the ratio that fastbp would have if these, at the peak of all cores, and the hidden
@@ -174,7 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--peers", nargs="+", choices=libraries, default=libraries, metavar="PEER", help="those named")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--dtype", choices=CLOSE, default="float32")
     parser.add_argument("--profile", action="store_true", help="print where a mini-batch's time goes, and no table")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
