@@ -14,7 +14,7 @@ from fastbp.inputs import check_trusted
 from fastbp.kernels.layers import COST, HITS
 from fastbp.targets import Targets
 
-__all__ = ["accuracy", "classifies", "loss", "measure"]
+__all__ = ["accuracy", "classifies", "measure"]
 
 
 def classifies(architecture: Architecture, wanted: Targets) -> bool:
@@ -30,23 +30,12 @@ def measure(
     samples: NDArray[Any] | SparseRows,
     wanted: Targets,
     n_threads: int | None,
+    weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, float | None]:
     """Return the mean cost of samples, and their accuracy or None where it means nothing."""
     classify = classifies(evaluator.architecture, wanted)
     report = _report(evaluator, weights, samples, wanted, n_threads, classify)
-    return _mean(report[:, COST], None), _mean(report[:, HITS], None) if classify else None
-
-
-def loss(
-    evaluator: Evaluator,
-    weights: NDArray[Any],
-    samples: NDArray[Any] | SparseRows,
-    wanted: Targets,
-    n_threads: int | None,
-    weight: NDArray[np.float64] | None = None,
-) -> float:
-    """Return the mean cost of samples."""
-    return _mean(_report(evaluator, weights, samples, wanted, n_threads, False)[:, COST], weight)
+    return _mean(report[:, COST], weight), _mean(report[:, HITS], weight) if classify else None
 
 
 def accuracy(

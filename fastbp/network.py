@@ -21,7 +21,7 @@ from fastbp.history import History
 from fastbp.initializers import INITIALIZERS
 from fastbp.inputs import check_trusted, source
 from fastbp.kernels.layers import SCALE, STEP_COLUMNS
-from fastbp.measures import accuracy, loss
+from fastbp.measures import accuracy, measure
 from fastbp.optimizers import LBFGS, Optimizer, OptimizerState
 from fastbp.published import Published
 from fastbp.targets import Targets, sample_weights, targets
@@ -419,7 +419,7 @@ class Network:
         wanted = self._targets(y, len(samples))
         weight = sample_weights(sample_weight, len(samples))
         published = self._published
-        return loss(published.evaluator, published.packed(), samples, wanted, threads(n_threads), weight)
+        return measure(published.evaluator, published.packed(), samples, wanted, threads(n_threads), weight)[0]
 
     def accuracy(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, n_threads: int | None = None

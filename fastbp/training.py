@@ -271,7 +271,7 @@ class _Loop:
             report = run.minibatches(*chunk.tables, meanwhile=meanwhile)
             seconds = time.perf_counter() - started
             finite = not self.plan.finite or (bool(np.isfinite(report[:, COST]).all()) and not self.is_lost(chunk))
-        except BaseException:
+        except BaseException:  # an interrupt, too: what is complete counts, and `train` goes back from what is lost
             if not self.plan.finite or run.is_finite():
                 report = run.report[: run.steps - before]
                 self.count(chunk, report, time.perf_counter() - started)

@@ -214,7 +214,7 @@ def test_buffers_for_many_are_kept_and_leave_no_trace(n_threads):
         used._give_back(buffers)
     assert used._idle_of_many == taken[:8]
     arrays = [array for array in taken[0]._kept_alive if isinstance(array, np.ndarray)]
-    assert sum(array.nbytes for array in arrays) <= 300_000  # activations and deltas
+    assert sum(array.nbytes for array in arrays) <= 200_000
 
 
 def test_buffers_of_wide_layers_are_not_kept():

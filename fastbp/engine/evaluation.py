@@ -144,7 +144,7 @@ class Evaluator:
         try:
             return self._idle_of_many.pop()
         except IndexError:
-            return _Buffers(self.layout, self._rows, deltas=True)
+            return _Buffers(self.layout, self._rows, deltas=False)
 
     def _give_back(self, buffers: _Buffers) -> None:
         if isinstance(buffers, _BuffersOfFew):
@@ -246,7 +246,7 @@ class Evaluator:
             if is_open(n_threads):
                 n_workers = share_of(n_workers)
             team: list[_Buffers]
-            few, kept = n_workers == 1 and n <= self.few, self._keeps_many
+            few, kept = n_workers == 1 and n <= self.few, y is None and self._keeps_many
             if few:
                 team = [self._take()]
             elif kept:
