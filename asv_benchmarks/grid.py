@@ -4,7 +4,7 @@ Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype floa
 
 - rates: GF/s of an epoch, of many in a fit, on 2 x multiply-adds of the three products, over batches and widths, in
   both dtypes. A cliff is a wider network, or a larger mini-batch, at less than 0.6 of the rate of the one before,
-  unless it is nearly as fast as parameters and moments come from memory.
+  unless it is as fast as parameters and moments come from memory.
 - threads: n_threads=None beside one thread, in pairs of turns: the median of their ratios and its upper confidence
   limit (95 %, by order statistics), which shall be at most 1.05; the threads chosen, and what they gain.
 - asked: predict, loss and gradients beside training on the same rows, in turns, and one sample beside NumPy.
@@ -141,14 +141,9 @@ def rates(batches: list[int], widths: list[int], dtype: str, rounds: int) -> Gri
 
 
 def memory_seconds(work: Work, dtype: str, cores: int) -> float:
-    """Return the time of an epoch whose mini-batches find no parameter in a cache.
-
-    Each reads all parameters for the weighted sums, those above the first layer for the deltas, and then reads and
-    writes all of them and their two moments.
-    """
-    of_layers = [(n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes)]
-    moved = (1 + 6) * sum(of_layers) + sum(of_layers[1:])
-    return work.n / work.batch_size * moved * np.dtype(dtype).itemsize / bandwidth(cores)
+    """Return the time of an epoch if each mini-batch read and wrote all parameters and their two moments in memory."""
+    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes))
+    return work.n / work.batch_size * 6 * n_parameters * np.dtype(dtype).itemsize / bandwidth(cores)
 
 
 def print_rates(grid: Grid) -> bool:
