@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastbp.kernels._jit import jit
+from fastbp.kernels._jit import NONE, jit
 from fastbp.kernels.layers import LAYER_COLUMNS, N_IN, N_OUT, STRIDE, WT, A
 from fastbp.kernels.shares import transposed_rows
 from fastbp.kernels.simd import lanes
-from fastbp.kernels.tiles import NARROW, WIDE, multiply_rows, n_columns, n_rows, near_offsets, outer, zeros
+from fastbp.kernels.tiles import NARROW, WIDE, add_outers, multiply_rows, n_columns, n_rows, near_offsets, zeros
 
 
 @jit
@@ -19,9 +19,7 @@ def propagate(shape, delta_above, stride_above, begin, end, wt, n_above, delta, 
     columns = n_columns(shape, wt)
     for i in range(begin, end, n_rows(shape, wt)):
         above, above_rows = delta_above + i * stride_above, near_offsets(shape, wt, stride_above, end - 1 - i)
-        tile = zeros(shape, wt)
-        for k in range(n_above):
-            tile = outer(tile, above + k, above_rows, wt + k * columns)
+        tile = add_outers(zeros(shape, wt), above, above_rows, wt, columns, NONE, n_above, i == begin)
         multiply_rows(delta + i * stride, near_offsets(shape, wt, stride, end - 1 - i), tile)
 
 

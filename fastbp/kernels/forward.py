@@ -60,12 +60,12 @@ from fastbp.kernels.tiles import (
     TALL_WIDE,
     WIDE,
     add,
+    add_outers,
     fits_tall,
     load_rows,
     n_columns,
     n_rows,
     near_offsets,
-    outer,
     repeat,
     row_offsets,
     store_rows,
@@ -95,8 +95,7 @@ def weighted_sums(shape, inputs, begin, end, w, b, chains, z, z_stride, fetched)
         first_k, last_k, end_k = chains
         while first_k < end_k:
             tile = repeat(shape, b) if first_k == 0 else zeros(shape, b)
-            for k in range(first_k, last_k):
-                tile = outer(tile, inputs.a + k, x_rows, w + k * columns)
+            tile = add_outers(tile, inputs.a, x_rows, w, columns, first_k, last_k, i == begin)
             if first_k > chains[0]:
                 tile = add(load_rows(shape, z_i, z_rows), tile)
             store_rows(z_i, z_rows, tile)

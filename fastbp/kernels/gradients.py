@@ -7,8 +7,9 @@ nearest cache.
 Where each worker has a replica of the parameters, it computes the gradients of whole blocks, whose activations and
 deltas it has at hand, and all workers add those of all blocks afterwards.
 
-The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. All panels of the
-same k follow each other, so that these columns of the inputs are fetched from memory once for all neurons.
+The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. Where samples are
+many, all panels of the same k follow each other, so that these columns of the inputs are fetched from memory once for
+all neurons; where they are few, all strips of a panel, so that parameters are fetched in the order in which they lie.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ from fastbp.kernels.updates import update
 from fastbp.kernels.zeros import column_bits_of, gradient_of_non_zeros, mark_columns
 
 # The inputs of a strip are gathered where enough panels and rows repay it: rows of X lie on a page of memory each, and
-# more pages than the core remembers slow every access down.
+# more pages than the core remembers slow every access down. Where rows are fewer, strips follow each other by panels.
 GATHERED_PANELS, GATHERED_ROWS = 3, 32
 EVERYTHING = 1 << 62  # more work than any layer is
 AT_ONCE = 8  # inputs whose parameters are updated together, where zeros are left out of a single block
@@ -456,23 +457,29 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     rows = max(tile_rows(weights, True, n_in), tile_rows(weights, False, n_in))
     several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
-    for k in range(0, n_in, STRIP):
-        strip_inputs, is_prepared = inputs, slab.asked == SUM
-        n_k = rounded_up(min(STRIP, n_in - k), rows)
-        j = first_j
-        while j < last_j:
-            wide = j < split
-            work = strip_work(layer, weights, wide, min(STRIP, n_in - k))
-            if begin <= 2 * before + work < end:
-                if not is_prepared and (repays_gathering or (several and k + n_k > inputs.n)):
+    n_strips, by_panels = (n_in + STRIP - 1) // STRIP, slab.m < GATHERED_ROWS
+    n_wide, first_narrow = max(min(last_j, split) - first_j, 0) // wide_columns, max(first_j, split)
+    n_panels = n_wide + max(last_j - first_narrow, 0) // narrow
+    strip_inputs, prepared_k = inputs, -1
+    for s in range(n_strips * n_panels):
+        p, k = s % n_panels, s // n_panels * STRIP
+        if by_panels:
+            p, k = s // n_strips, s % n_strips * STRIP
+        wide = p < n_wide
+        j = first_j + p * wide_columns if wide else first_narrow + (p - n_wide) * narrow
+        work = strip_work(layer, weights, wide, min(STRIP, n_in - k))
+        if begin <= 2 * before + work < end:
+            n_k = rounded_up(min(STRIP, n_in - k), rows)
+            if prepared_k != k and slab.asked != SUM:
+                strip_inputs = inputs
+                if repays_gathering or (several and k + n_k > inputs.n):
                     strip_inputs = gather_columns(inputs, slab.m, k, n_k, workspace, worker)
-                is_prepared = True
-                if wide:  # compiled for each: small mini-batches gain 3 %
-                    learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
-                else:
-                    learn_strip(layer, parameters, strip_inputs, False, j, k, workspace, worker, slab, hyper)
-            before += work
-            j += wide_columns if wide else narrow
+                prepared_k = k
+            if wide:  # compiled for each: small mini-batches gain 3 %
+                learn_strip(layer, parameters, strip_inputs, True, j, k, workspace, worker, slab, hyper)
+            else:
+                learn_strip(layer, parameters, strip_inputs, False, j, k, workspace, worker, slab, hyper)
+        before += work
 
 
 @jit

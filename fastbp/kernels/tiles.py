@@ -22,8 +22,8 @@ from numba.core import cgutils
 from numba.core.imputils import lower_constant
 from numba.extending import intrinsic, models, register_model, typeof_impl
 
-from fastbp.kernels._jit import jit
-from fastbp.kernels.pointers import Pointer
+from fastbp.kernels._jit import inlined, jit
+from fastbp.kernels.pointers import Pointer, prefetch_to_read
 from fastbp.kernels.simd import emit_call, emit_load, emit_splat, emit_store, emit_turned, lanes_of, many_registers
 
 
@@ -46,6 +46,8 @@ SHORT_WIDE, SHORT_NARROW = Shape(_SHORT_ROWS, 2), Shape(_SHORT_ROWS, 1)
 FEW_WIDE, FEW_NARROW = Shape(_FEW_ROWS, 2), Shape(_FEW_ROWS, 1)
 ROWS_8, ROWS_16 = Shape(8, 1), Shape(16, 1)
 PANELS_4, PANELS_2, PANEL, NARROW_PANEL, NO_PANEL = Shape(4, 2), Shape(2, 2), Shape(1, 2), Shape(1, 1), Shape(0, 1)
+# Weights are asked for so many k ahead in loops of at least so many: the core looks ahead by itself, but a page at most
+_AHEAD, _FAR = 64, 128
 
 
 class _ShapeType(types.Type):
@@ -272,6 +274,22 @@ def outer(typingctx, tile, x, offsets, w):
         return pack(builder, value_type, new)
 
     return tile(tile, x, offsets, w), codegen
+
+
+@inlined
+def add_outers(tile, x, offsets, w, columns, first, last, new):
+    """tile[r, :] += sum_k x[offsets[r] + k] w[k columns :][: columns] over first <= k < last.
+
+    `new` says that the nearest caches do not hold w yet.
+    """
+    if new and last - first >= _FAR:
+        for k in range(first, last):
+            prefetch_to_read(w + (k + _AHEAD) * columns, columns)
+            tile = outer(tile, x + k, offsets, w + k * columns)
+    else:
+        for k in range(first, last):
+            tile = outer(tile, x + k, offsets, w + k * columns)
+    return tile
 
 
 @intrinsic
