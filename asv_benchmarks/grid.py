@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anatomy import LEAST_SECONDS as PART_SECONDS
 from anatomy import Anatomy
 from benchmarks.common import WORKS, Array, Work, noting_threads
 from dependable import Claim
@@ -84,11 +85,11 @@ def epochs_for(fit: Callable[..., Any], least: float, times_first: float = 0) ->
 
 
 def best_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the best seconds of each; they take turns, each long enough to be timed."""
+    """Return the best seconds of each; they take turns, each as long as the parts of a mini-batch are timed."""
     repeats = {}
     for name, call in calls.items():
         call()
-        repeats[name] = 1 + int(LEAST_SECONDS / timed(call))
+        repeats[name] = 1 + int(PART_SECONDS / timed(call))
     best = dict.fromkeys(calls, math.inf)
     for _ in range(rounds):
         for name, call in calls.items():

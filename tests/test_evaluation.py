@@ -232,7 +232,7 @@ def test_workers_that_come_late_find_their_work_done(monkeypatch, dtype, is_long
     wanted, loss = long_way(network, X), network.loss(X, y)
     teams = []
 
-    def one_of_them(task, n_workers, meanwhile=None):
+    def one_of_them(task, n_workers, meanwhile=None, together=False):
         teams.append(n_workers if meanwhile is None else n_workers + 1)
         words = aligned_zeros(TEAM_WORDS, np.int64)
         if meanwhile is not None and by_caller:

@@ -326,6 +326,8 @@ def test_the_second_interrupt_at_each_step(cases: Cases, tmp_path: Path) -> None
 
 AT_EACH_STEP = """
     import _thread
+    import os
+    from functools import partial
     from fastbp.engine.team import run_team
 
     def task(words, worker, n_workers):
@@ -335,7 +337,7 @@ AT_EACH_STEP = """
         working.remove(worker)
         return 7
 
-    def attempt(k):
+    def attempt(k, together):
         '''Interrupt a team before the k-th bytecode of the caller, in threading too; where that was.'''
         steps, seen = 0, None
 
@@ -351,31 +353,34 @@ AT_EACH_STEP = """
 
         sys.settrace(step)
         try:
-            completed, error = run_team(task, 2, meanwhile=lambda: None)
+            completed, error = run_team(task, 2, meanwhile=lambda: None, together=together)
         except KeyboardInterrupt as caught:
             error = caught
         sys.settrace(None)
         assert seen is None or isinstance(error, KeyboardInterrupt), (seen, error)
         assert not working, (seen, working)
         assert _thread._count() == 0, seen
+        assert cores() == allowed, seen
         return seen
 
-    working = []
+    cores = partial(getattr(os, "sched_getaffinity", lambda _: set()), 0)
+    working, allowed = [], cores()
     assert run_team(task, 2) == (7, None)
-    attempt(0)  # Python 3.12 traces bytecodes from the next time on
-    for k in range(1, 100_000):
-        signal.alarm(60)
-        with cases.one(f"step {k}"):
-            if attempt(k) is None:
-                break
-            assert run_team(task, 2) == (7, None)
-    assert 100 < k < 99_999, "all of them"
+    for together in False, True:
+        attempt(0, together)  # Python 3.12 traces bytecodes from the next time on
+        for k in range(1, 100_000):
+            signal.alarm(60)
+            with cases.one(f"step {k}, {together}"):
+                if attempt(k, together) is None:
+                    break
+                assert run_team(task, 2) == (7, None)
+        assert 100 < k < 99_999, "all of them"
 """
 
 
 @pytest.mark.hazard("interrupt", "before each bytecode of the caller of a team")
 def test_an_interrupt_at_each_step_of_a_team(cases: Cases, tmp_path: Path) -> None:
-    """It is handed back, and no thread is left."""
+    """It is handed back, no thread is left, and the caller may use the same cores as before."""
     cases.count_in_child(tmp_path, AT_EACH_STEP)
 
 

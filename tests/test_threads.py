@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -322,6 +323,49 @@ def test_what_the_caller_does_meanwhile() -> None:
     assert completed == 7
     assert isinstance(error, ZeroDivisionError)
     assert not team_threads()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores a thread may use"
+)
+def test_who_computes_together_keeps_apart() -> None:
+    """The others leave the core of a caller that computes, too, and only they: it may move again, whatever comes."""
+    allowed, of_workers, of_caller = os.sched_getaffinity(0), [], []
+    if len(allowed) < 2:
+        pytest.skip("there is one core only")
+
+    def task(words: Array, worker: int, n_workers: int) -> int:
+        of_workers.append(os.sched_getaffinity(0))
+        return 7
+
+    def meanwhile() -> None:
+        of_caller.append(os.sched_getaffinity(0))
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    assert run_team(task, 2, meanwhile=meanwhile, together=True) == (7, None)
+    assert of_caller == [allowed]
+    assert of_workers[0] == of_workers[1] < allowed
+    assert len(of_workers[0]) == len(allowed) - 1
+    assert isinstance(run_team(task, 2, meanwhile=fails, together=True)[1], ZeroDivisionError)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_thread_that_is_refused_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's share is done, and then all of the task by one."""
+
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    def task(words: Array, worker: int, n_workers: int) -> int:
+        done.append("task")
+        return 7
+
+    done: list[str] = []
+    monkeypatch.setattr("fastbp.engine.team.start_new_thread", refuse)
+    assert run_team(task, 1, meanwhile=lambda: done.append("meanwhile"), together=True) == (7, None)
+    assert done == ["meanwhile", "task"]
 
 
 class Interrupted(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ __all__ = [
     "Call",
     "Choice",
     "available_cores",
+    "cores_apart",
     "get_num_threads",
     "is_open",
     "n_workers_for",
@@ -40,6 +42,7 @@ _GAIN = 0.95  # the time that more threads must stay below, as a part of one thr
 # Multiply-adds of a call without barriers (predict) that repay starting one more thread.
 WORK_PER_START = 10_000_000
 _QUOTA_LASTS = 1.0  # seconds
+_current_core = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 _limit: int | None = None
 _quota: tuple[float, float | None] | None = None  # when it was read, and what it was
 
@@ -176,6 +179,14 @@ def own_cores(n_workers: int) -> list[int]:
         return []
     cores = sorted(os.sched_getaffinity(0))
     return cores if len(cores) == n_workers and _running() <= 1 else []
+
+
+def cores_apart() -> tuple[set[int], set[int]]:
+    """Return the core of the caller, and the others that it may use; nothing where the system does not tell."""
+    if _current_core is None:
+        return set(), set()
+    own, allowed = {int(_current_core())}, os.sched_getaffinity(0)
+    return (own, allowed - own) if own < allowed else (set(), set())
 
 
 def _running() -> float:

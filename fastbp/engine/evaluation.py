@@ -6,7 +6,7 @@ An `Evaluator` keeps small buffers from one call to the next: to make them takes
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,13 @@ __all__ = ["Evaluator", "Source", "evaluator_of", "layout_of", "multiply_adds"]
 
 Source = Floats | SparseRows
 # Multiply-adds of an evaluation that is long enough to be interrupted, so that a thread does it while the caller waits
-WORK_PER_INTERRUPT = 1_000_000_000
+WORK_PER_INTERRUPT = 4_000_000_000
+# And from which on the caller first lets the others leave its core: 0.1 ms, where else they may begin milliseconds late
+_WORK_TOGETHER = 300_000_000
 _TILE = 10  # rows: pieces are whole tiles
 _PIECE_BYTES = 1 << 17  # of activations that a worker keeps: they stay in its second-level cache
-_PIECES_PER_WORKER = 8  # so that one whose core is busy with something else leaves its pieces to the others
+_PIECE_WORK, _PIECE_ROWS = 11_000_000, 110  # multiply-adds, unless rows are so few: others wait for the last piece
+_PIECES_PER_WORKER = 4  # at least, so that one whose core is busy with something else leaves its pieces to the others
 # Bytes of activations, inputs and multiply-adds up to which samples are few: the buffers for them are kept
 _FEW_BYTES, _FEW_INPUTS, _FEW_WORK = 1 << 15, 4096, 10_000_000
 _KEPT = 8  # buffers: for so many workers at the same time
@@ -125,7 +128,8 @@ class Evaluator:
         self.architecture, self.layout = architecture, layout_of(architecture)
         self._work = sum(a * b for a, b in zip(architecture.sizes, architecture.sizes[1:], strict=False))
         row_bytes = self.layout.row_size * self.layout.dtype.itemsize
-        self._rows = max(_TILE, _PIECE_BYTES // row_bytes // _TILE * _TILE)
+        rows = min(_PIECE_BYTES // row_bytes, max(_PIECE_ROWS, _PIECE_WORK // self._work))
+        self._rows = max(_TILE, rows // _TILE * _TILE)
         few = min(max(1, _FEW_BYTES // row_bytes), _FEW_INPUTS // architecture.n_in, _FEW_WORK // self._work)
         self.few = max(0, few)
         self._outputs = {len(architecture.sizes) - 2}  # the layer that they come from
@@ -262,8 +266,7 @@ class Evaluator:
             if n_workers == 1 and work < WORK_PER_INTERRUPT:
                 doubtful: int = evaluate_kernel(weights, calls[0], n)
             else:
-                is_long = work >= WORK_PER_INTERRUPT
-                doubtful = _by_team(weights, calls, n, is_long, kept_alive=(team, layers, X, y, wanted, report))
+                doubtful = _by_team(weights, calls, n, work, kept_alive=(team, layers, X, y, wanted, report))
             for buffers in team if few or kept else ():
                 self._give_back(buffers)
         return doubtful
@@ -292,15 +295,17 @@ class Evaluator:
         return call
 
 
-def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, is_long: bool, kept_alive: object) -> int:
+def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, n_products: int, kept_alive: object) -> int:
     """Let a team share the samples; each worker has a call, and a workspace, of its own.
 
     The caller is one of them, unless it is to look for an interrupt meanwhile. A worker keeps alive what the addresses
     in its call lie in: nobody knows when the caller is interrupted.
     """
-    piece = round_up(-(-n // (len(calls) * _PIECES_PER_WORKER)), _TILE)
+    pieces = len(calls) * max(_PIECES_PER_WORKER, -(-n // int(len(calls) * calls[0][word.PIECE])))
+    piece = round_up(-(-n // pieces), _TILE)
     doubtful = [0] * len(calls)
     claims = aligned_zeros(TEAM_WORDS, np.int64)
+    is_long, together = n_products >= WORK_PER_INTERRUPT, n_products >= _WORK_TOGETHER
 
     def work(words: NDArray[Any], worker: int) -> None:
         call, _ = calls[worker], kept_alive
@@ -314,7 +319,8 @@ def _by_team(weights: Floats, calls: list[NDArray[np.int64]], n: int, is_long: b
     if is_long:
         _, error = run_team(task, len(calls))
     else:
-        _, error = run_team(task, len(calls) - 1, meanwhile=lambda: work(claims, len(calls) - 1))
+        own = partial(work, claims, len(calls) - 1)
+        _, error = run_team(task, len(calls) - 1, meanwhile=own, together=together)
     if error is not None:
         try:
             raise error

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["SparseRows", "halves_are_alike", "is_mostly_zero"]
 
-# Of the inputs, up to which zeros are looked for; samples that are looked at; and inputs of a sample that repay it
-_DENSITY, _LOOKED_AT, _LEAST_INPUTS = 0.4, 64, 64
+# Of the inputs, up to which zeros are looked for; samples that are looked at; samples and inputs of each that repay it
+_DENSITY, _LOOKED_AT, _LEAST_SAMPLES, _LEAST_INPUTS = 0.4, 16, 64, 64
 _FULLER_HALF = 0.6  # of the non-zeros, at most
 
 
@@ -75,7 +75,7 @@ def is_mostly_zero(X: NDArray[Any] | SparseRows) -> bool:
     >>> is_mostly_zero(np.eye(100)), is_mostly_zero(np.ones((100, 100)))
     (True, False)
     """
-    if isinstance(X, SparseRows) or len(X) < _LOOKED_AT or X.shape[1] < _LEAST_INPUTS:
+    if isinstance(X, SparseRows) or len(X) < _LEAST_SAMPLES or X.shape[1] < _LEAST_INPUTS:
         return False
     some = _non_zeros_of_some(X)
     return bool(np.count_nonzero(some) <= _DENSITY * some.size)

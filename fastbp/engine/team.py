@@ -13,7 +13,7 @@ import os
 import sys
 import weakref
 from _thread import allocate_lock, start_new_thread
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.cores import cores_apart
 from fastbp.engine.memory import aligned_zeros
 from fastbp.kernels.threads import ABORT, TEAM_WORDS
 
@@ -29,6 +30,7 @@ __all__ = ["Task", "run_team"]
 # (the team's words, this worker, how many workers) -> how much it completed
 Task = Callable[[NDArray[Any], int, int], int]
 _GLANCE = 0.01  # seconds between two looks for an interrupt
+_BEGINNING = 2e-3  # seconds in which a thread begins, unless it was refused
 
 
 class _Worker:
@@ -37,6 +39,8 @@ class _Worker:
     def __init__(self) -> None:
         self.completed: int | None = None
         self.error: BaseException | None = None
+        self.has_begun = allocate_lock()  # until then locked
+        self.has_begun.acquire()
         self._begins: dict[str, bool] = {}  # whether it does, by who said so first: the thread, or `cancel`
         self._at_work = allocate_lock()
         self._at_work.acquire()
@@ -51,12 +55,12 @@ class _Worker:
         self._call = weakref.ref(call, cast("Callable[[Any], None]", self._at_work.__exit__))
         return call
 
-    def _run(self, task: Task, words: NDArray[Any], worker: int, n_workers: int, core: int | None) -> None:
+    def _run(self, task: Task, words: NDArray[Any], worker: int, n_workers: int, cores: Iterable[int]) -> None:
         if not self._begins.setdefault("", True):
             return
         try:
-            if core is not None:
-                _settle(core)
+            _settle(cores)
+            self.has_begun.release()
             self.completed = task(words, worker, n_workers)
         except BaseException as error:
             self.error = error
@@ -83,7 +87,12 @@ class _Worker:
 
 
 def run_team(
-    task: Task, n_workers: int, *, cores: Sequence[int] = (), meanwhile: Callable[[], None] | None = None
+    task: Task,
+    n_workers: int,
+    *,
+    cores: Sequence[int] = (),
+    meanwhile: Callable[[], None] | None = None,
+    together: bool = False,
 ) -> tuple[int, BaseException | None]:
     """Run a task by `n_workers` threads together.
 
@@ -98,6 +107,8 @@ def run_team(
         The core of each thread (Linux); empty where they may move.
     meanwhile : callable or None
         What the caller does while they work; what it raises ends the call.
+    together : bool
+        Whether that is a share of the work, which the caller begins when the others have left its core (Linux).
 
     Returns
     -------
@@ -113,21 +124,24 @@ def run_team(
     """
     words = aligned_zeros(TEAM_WORDS, np.int64)
     workers = [_Worker() for _ in range(n_workers)]
+    own, others = cores_apart() if together else (set(), set())
     calls = [
-        workers[worker].call(task, words, worker, n_workers, cores[worker] if cores else None)
+        workers[worker].call(task, words, worker, n_workers, cores[worker : worker + 1] if cores else others)
         for worker in reversed(range(n_workers))
     ]
     error: BaseException | None = None
     try:  # without a loop: from Python 3.12 on, what is raised as one jumps back is not caught around it
         _start(words, calls, workers)
+        if own:
+            _let_begin(workers, own, others)
         if meanwhile is not None:
             meanwhile()
         _wait(words, workers)
     except BaseException as caught:
         try:  # nothing may come before it: another signal would outrun the threads
-            _abort(words, calls, workers)
+            _abort(words, calls, workers, own | others)
         except BaseException:  # it came before or after that could try again
-            _abort(words, calls, workers)
+            _abort(words, calls, workers, own | others)
         error = caught.with_traceback(None)  # its frames would keep the words, the task and itself
     if error is None and not all(worker.has_result() for worker in workers):  # none went past the gathering
         if n_workers > 1:
@@ -137,11 +151,23 @@ def run_team(
     return min(worker.completed or 0 for worker in workers), error or (raised[0] if raised else None)
 
 
-def _settle(core: int) -> None:
-    """Keep the thread that calls this on a core."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # it is no longer ours
-            os.sched_setaffinity(0, {core})
+def _settle(cores: Iterable[int]) -> None:
+    """Keep the thread that calls this on some cores, if any are named."""
+    if sys.platform == "linux" and cores:
+        with suppress(OSError):  # they are no longer ours
+            os.sched_setaffinity(0, cores)
+
+
+def _let_begin(workers: list[_Worker], own: set[int], others: set[int]) -> None:
+    """Wait, on the caller's own core, until the workers have left it.
+
+    Where the others have slept for a moment, Linux puts a new thread on the core of the caller, to wait there for its
+    turn: for milliseconds, if the caller goes on. The caller is kept from being woken where the thread has gone.
+    """
+    _settle(own)
+    for worker in workers:
+        worker.has_begun.acquire(timeout=_BEGINNING)
+    _settle(own | others)
 
 
 def _start(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker]) -> None:
@@ -164,11 +190,15 @@ def _wait(words: NDArray[Any], workers: list[_Worker]) -> None:
                 words[ABORT] = 1
 
 
-def _abort(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker]) -> None:
-    """End those that were started, each at its next barrier, and wait for them, whatever interrupts."""
+def _abort(words: NDArray[Any], calls: list[Callable[[], None]], workers: list[_Worker], cores: set[int]) -> None:
+    """End those that were started, each at its next barrier, and wait for them, whatever interrupts.
+
+    The caller gets back its cores, if any are named.
+    """
     try:
         words[ABORT] = 1
         calls.clear()
         _wait(words, workers)
+        _settle(cores)
     except BaseException:  # another signal, of any kind: begun again, as a thread that is left would use freed buffers
-        _abort(words, calls, workers)
+        _abort(words, calls, workers, cores)
