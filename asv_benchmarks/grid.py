@@ -7,7 +7,8 @@ Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype floa
   unless it is as fast as parameters and moments come from memory.
 - threads: n_threads=None beside one thread, in pairs of turns: the median of their ratios and its upper confidence
   limit (95 %, by order statistics), which shall be at most 1.05; the threads chosen, and what they gain.
-- asked: predict, loss and gradients beside training on the same rows, in turns, and one sample beside NumPy.
+- asked: predict beside training's forward pass, loss and gradients beside training, on the same rows and in turns, and
+  one sample beside NumPy.
 
 For a quiet machine: rates takes some 15 minutes, threads 6, asked 1; `--quick` less than one, to see that it works.
 The figures are written to asv_benchmarks/figures, the picture as SVG (needs matplotlib) and the numbers as JSON; those
@@ -283,9 +284,12 @@ def asked(works: list[str], dtype: str, rounds: int) -> list[Claim]:
         training = best["training"] / EPOCHS_BESIDE
         forward = anatomy.forward_seconds() / anatomy.work.batch_size * work.n
         for what in "predict", "loss", "gradients":
-            beside, of_training = ("training", training) if what == "gradients" else ("its forward pass", forward)
+            beside, of_training = ("its forward pass", forward) if what == "predict" else ("training", training)
             claim = f"{name}: {what} of {work.n} rows beside {beside} ({anatomy.n_threads} threads)"
-            claims.append(Claim(claim, best[what] / of_training, GOAL, "x", f"{1e3 * best[what]:.2f} ms"))
+            remark = f"{1e3 * best[what]:.2f} ms"
+            if what == "loss":
+                remark += f", {best[what] / forward:.2f} of the forward pass"
+            claims.append(Claim(claim, best[what] / of_training, GOAL, "x", remark))
     return [*claims, one_sample(dtype, rounds)]
 
 
