@@ -30,7 +30,7 @@ __all__ = ["Task", "run_team"]
 # (the team's words, this worker, how many workers) -> how much it completed
 Task = Callable[[NDArray[Any], int, int], int]
 _GLANCE = 0.01  # seconds between two looks for an interrupt
-_BEGINNING = 2e-3  # seconds in which a thread begins, unless it was refused
+_BEGINNING = 5e-4  # seconds in which a thread begins and goes elsewhere, unless it was refused or a neighbour is there
 
 
 class _Worker:
