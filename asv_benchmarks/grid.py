@@ -10,7 +10,7 @@ Usage: python asv_benchmarks/grid.py rates|threads|asked [--quick] [--dtype floa
 - asked: predict beside training's forward pass, loss and gradients beside training, on the same rows and in turns, and
   one sample beside NumPy.
 
-For a quiet machine: rates takes some 15 minutes, threads 6, asked 1; `--quick` less than one, to see that it works.
+For a quiet machine: rates takes some 25 minutes, threads 10, asked 2; `--quick` less than one, to see that it works.
 The figures are written to asv_benchmarks/figures, the picture as SVG (needs matplotlib) and the numbers as JSON; those
 of `--quick` to no file unless a folder is named. Exits with 3 where a goal is missed.
 """
@@ -46,6 +46,8 @@ CONFIDENCE = 0.95
 CLIFF = 0.6  # of the rate of the narrower network, or of the smaller mini-batch
 FIGURES = Path(__file__).parent / "figures"
 WORK_PER_CELL = 2e9  # flops of an epoch where so few samples do not make it longer
+# And for each parameter: 16 mini-batches of 10, as all are read and copied where an epoch ends
+WORK_PER_PARAMETER = 800
 MOST_ROWS = 100_000
 LEAST_SECONDS = 0.06
 RATES_SECONDS, TIMES_FIRST = 0.4, 5  # what a fit does once, up to 0.5 s with the widest layers, is no epoch's
@@ -55,8 +57,13 @@ ROWS_ASKED, EPOCHS_BESIDE = 10_000, 20
 def work_of(width: int, batch_size: int) -> Work:
     """Return a network of three layers of neurons, all as wide, with an epoch of a fraction of a second."""
     work = replace(WORKS["100-64-64-1"], sizes=(width,) * 3, hidden="relu", batch_size=batch_size, n=1)
-    n = min(MOST_ROWS, int(WORK_PER_CELL / work.flops))
+    n = min(MOST_ROWS, int(max(WORK_PER_CELL, WORK_PER_PARAMETER * n_parameters(work)) / work.flops))
     return replace(work, n=max(1, n // batch_size) * batch_size)
+
+
+def n_parameters(work: Work) -> int:
+    """Return the weights and biases of a work's network."""
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes))
 
 
 def fit_of(work: Work, dtype: str) -> Callable[..., Any]:
@@ -144,8 +151,7 @@ def rates(batches: list[int], widths: list[int], dtype: str, rounds: int) -> Gri
 
 def memory_seconds(work: Work, dtype: str, cores: int) -> float:
     """Return the time of an epoch if each mini-batch read and wrote all parameters and their two moments in memory."""
-    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(work.sizes))
-    return work.n / work.batch_size * 6 * n_parameters * np.dtype(dtype).itemsize / bandwidth(cores)
+    return work.n / work.batch_size * 6 * n_parameters(work) * np.dtype(dtype).itemsize / bandwidth(cores)
 
 
 def print_rates(grid: Grid) -> bool:
