@@ -26,7 +26,7 @@ from fastbp.kernels._jit import OPTIONS
 from fastbp.kernels.backward import backward
 from fastbp.kernels.forward import activate_layer, forward_together
 from fastbp.kernels.gradients import gradients
-from fastbp.kernels.lane_tiles import LANES
+from fastbp.kernels.lane_tiles import PAIR
 from fastbp.kernels.lanes import (
     activate_neurons,
     layer_deltas,
@@ -157,16 +157,16 @@ def perform_narrow(
     hyper = share(
         Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     )
-    vectors = (m + LANES - 1) // LANES
-    n_blocks = (vectors + buffers.block - 1) // buffers.block
-    n_parts = min(parts_of(vectors, buffers.block), buffers.parts_kept)
+    pairs = (m + PAIR - 1) // PAIR
+    n_blocks = (pairs + buffers.block - 1) // buffers.block
+    n_parts = min(parts_of(pairs, buffers.block), buffers.parts_kept)
     layer = layers.table + l * LAYER_COLUMNS
     below = layer[A + -LAYER_COLUMNS] if l > 0 else 0
     a, delta, weights = buffers.a + layer[A], buffers.delta + layer[A], parameters.weights
     gather(words, n_workers)
     for i in range(times):
         for b in range(n_blocks * worker // n_workers, n_blocks * (worker + 1) // n_workers):
-            first, last = b * vectors // n_blocks * LANES, min((b + 1) * vectors // n_blocks * LANES, m)
+            first, last = b * pairs // n_blocks * PAIR, min((b + 1) * pairs // n_blocks * PAIR, m)
             here, rows = pointer(order) + (i % n_minibatches * m + first), last - first
             if part == FORWARD:
                 if l == 0:

@@ -18,7 +18,7 @@ from fastbp.engine import narrow
 from fastbp.engine.narrow import NarrowLayout, is_narrow, most_workers
 from fastbp.engine.workspace import parts_kept
 from fastbp.kernels import lanes
-from fastbp.kernels.lane_tiles import LANES, ROW, SQUARE
+from fastbp.kernels.lane_tiles import LANES, PAIR, ROW, SQUARE
 from fastbp.kernels.layers import BLOCK, PITCH
 from fastbp.kernels.narrow import parts_of
 from fastbp.kernels.pointers import pointer
@@ -67,18 +67,13 @@ def test_what_is_asked_for_decides(sizes: list[int], n: int, batch_size: int) ->
 
 
 @numba.njit(nogil=True)
-def bias_gradient(delta, n_out, m, others, g):  # type: ignore[no-untyped-def]
-    lanes.bias_gradient(pointer(delta), n_out, m, others, pointer(g))
+def square_products(delta, n_out, a, n_in, m, others, g_w, g_b):  # type: ignore[no-untyped-def]
+    lanes.sum_products(SQUARE, pointer(delta), n_out, pointer(a), n_in, m, others, pointer(g_w), pointer(g_b))
 
 
 @numba.njit(nogil=True)
-def square_gradient(delta, n_out, a, n_in, m, others, g):  # type: ignore[no-untyped-def]
-    lanes.weight_gradient(SQUARE, pointer(delta), n_out, pointer(a), n_in, m, others, pointer(g))
-
-
-@numba.njit(nogil=True)
-def row_gradient(delta, n_out, a, n_in, m, others, g):  # type: ignore[no-untyped-def]
-    lanes.weight_gradient(ROW, pointer(delta), n_out, pointer(a), n_in, m, others, pointer(g))
+def row_products(delta, n_out, a, n_in, m, others, g_w, g_b):  # type: ignore[no-untyped-def]
+    lanes.sum_products(ROW, pointer(delta), n_out, pointer(a), n_in, m, others, pointer(g_w), pointer(g_b))
 
 
 def by_halves(x: Array) -> Array:
@@ -98,23 +93,25 @@ def in_lanes(rng: np.random.Generator, n: int, m: int, dtype: str) -> Array:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("products", [square_products, row_products])
 @pytest.mark.parametrize("n", [*range(1, 19), 31, 33, 48])
-def test_lanes_are_added_by_halves(n: int, dtype: str) -> None:
+def test_lanes_are_added_by_halves(n: int, products: Any, dtype: str) -> None:
     """To the bit: in each lane one after the other, then the lanes as a tree, whatever the registers."""
     rng = np.random.default_rng(n)
     for m in 1, 15, 16, 17, 100, 128:
-        delta, guard = in_lanes(rng, n, m, dtype), np.full(n + 1, 7, dtype)
+        delta, a = in_lanes(rng, n, m, dtype), in_lanes(rng, 2, m, dtype)
+        g_w, guard = np.zeros(2 * n, dtype), np.full(n + 1, 7, dtype)
         vectors = delta[:, : -(-m // LANES) * LANES].reshape(n, -1, LANES)
         wanted = by_halves(np.add.accumulate(vectors, axis=1)[:, -1])
-        bias_gradient(delta, n, m, False, guard)
+        products(delta, n, a, 2, m, False, g_w, guard)
         np.testing.assert_array_equal(guard, np.append(wanted, np.array([7], dtype)))
-        bias_gradient(delta, n, m, True, guard)
+        products(delta, n, a, 2, m, True, g_w, guard)
         np.testing.assert_array_equal(guard, np.append(wanted + wanted, np.array([7], dtype)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("gradient", [square_gradient, row_gradient])
-def test_products_are_added_by_halves(gradient: Any, dtype: str) -> None:
+@pytest.mark.parametrize("products", [square_products, row_products])
+def test_products_are_added_by_halves(products: Any, dtype: str) -> None:
     """With one vector of samples no sum comes before the tree, and a product by a power of two does not round."""
     rng = np.random.default_rng(5)
     for n_out in 1, 2, 3, 4, 5, 7, 8, 17:
@@ -122,10 +119,10 @@ def test_products_are_added_by_halves(gradient: Any, dtype: str) -> None:
             delta, a = in_lanes(rng, n_out, 13, dtype), in_lanes(rng, n_in, 13, dtype)
             a[:, :13] = 2.0 ** rng.integers(-3, 4, (n_in, 13))
             wanted = by_halves(delta[:, None, :LANES] * a[None, :, :LANES]).ravel()
-            g = np.full(n_out * n_in + 1, 7, dtype)
-            gradient(delta, n_out, a, n_in, 13, False, g)
+            g, g_b = np.full(n_out * n_in + 1, 7, dtype), np.zeros(n_out, dtype)
+            products(delta, n_out, a, n_in, 13, False, g, g_b)
             np.testing.assert_array_equal(g, np.append(wanted, np.array([7], dtype)))
-            gradient(delta, n_out, a, n_in, 13, True, g)
+            products(delta, n_out, a, n_in, 13, True, g, g_b)
             np.testing.assert_array_equal(g, np.append(wanted + wanted, np.array([7], dtype)))
 
 
@@ -158,23 +155,23 @@ def test_short_tiles_fill_the_last_vector(m: int) -> None:
 
 
 @numba.njit(nogil=True)
-def cut(vectors, block):  # type: ignore[no-untyped-def]
-    return parts_of(vectors, block)
+def cut(pairs, block):  # type: ignore[no-untyped-def]
+    return parts_of(pairs, block)
 
 
-@pytest.mark.parametrize("block", [BLOCK // LANES, BLOCK // 2 // LANES])
+@pytest.mark.parametrize("block", [BLOCK // PAIR, BLOCK // 2 // PAIR])
 def test_parts(block: int) -> None:
     """One block, or an even number of parts of at most two; as many as there is room for, and workers for each."""
     for m in [*range(1, 700), 1024, 1025, 2048, 2049, 5000, 10_000, 65_537]:
-        vectors = -(-m // LANES)
-        n = cut(vectors, block)
-        ends = [p * vectors // n for p in range(n + 1)]
+        pairs = -(-m // PAIR)
+        n = cut(pairs, block)
+        ends = [p * pairs // n for p in range(n + 1)]
         sizes = np.diff(ends)
-        assert ends[-1] == vectors
+        assert ends[-1] == pairs
         assert n == 1 or n % 2 == 0
-        assert 1 <= sizes.min() <= sizes.max() <= (block if m <= 2048 * block // 8 else 2 * block)
+        assert 1 <= sizes.min() <= sizes.max() <= (block if m <= 2048 * block // 4 else 2 * block)
         assert sizes.max() - sizes.min() <= 1
-        if block == BLOCK // LANES or m <= BLOCK:
+        if block == BLOCK // PAIR or m <= BLOCK:
             assert n <= parts_kept(1, m)
 
 

@@ -15,7 +15,7 @@ from fastbp.engine.parameters import Floats, round_up
 from fastbp.engine.workspace import Setup, parts_kept
 from fastbp.kernels import layers as column
 from fastbp.kernels.activations import ACTIVATIONS
-from fastbp.kernels.lane_tiles import LANES
+from fastbp.kernels.lane_tiles import LANES, PAIR
 from fastbp.kernels.layers import BLOCK, GAP, LAYER_COLUMNS, MEASURED_COLUMNS, PITCH, NarrowWorkspace, Parameters
 from fastbp.kernels.narrow import train_narrow
 
@@ -117,7 +117,7 @@ def narrow_workspace(
         part_size=layout.size,
         part_costs=np.zeros(2 * kept * MEASURED_COLUMNS),
         parts_kept=kept,
-        block=most // LANES,
+        block=most // PAIR,
     )
     weights, slot_1, slot_2 = (aligned_zeros((n_workers - 1) * (layout.size + GAP), dtype) for _ in range(3))
     nothing = np.zeros(0, dtype)

@@ -30,6 +30,7 @@ from fastbp.kernels.tiles import Shape, Tile, pack, place_rows, registers_of
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 LANES = 16  # samples side by side
+PAIR = 2 * LANES  # samples that are never divided: what the widest registers hold of a row of a tile
 SQUARE, ROW = Shape(4, 4), Shape(1, 16)
 
 
@@ -77,15 +78,23 @@ def places_of_columns(typingctx, shape, p, stride, last):
     return offsets_type(shape, p, types.intp, types.intp), codegen
 
 
-@intrinsic
-def no_sums(typingctx, shape, p):
-    """A tile of zeros."""
-    tile_type = _sums_tile(shape, p)
-
+def _zeros(tile_type, shape, p):
     def codegen(context, builder, sig, args):
         return ir.Constant(context.get_value_type(tile_type), None)
 
     return tile_type(shape, p), codegen
+
+
+@intrinsic
+def no_sums(typingctx, shape, p):
+    """A tile of zeros."""
+    return _zeros(_sums_tile(shape, p), shape, p)
+
+
+@intrinsic
+def no_values(typingctx, shape, p):
+    """A row of zeros, as many vectors as such a tile has rows."""
+    return _zeros(Tile(p.dtype, 1, _sums_tile(shape, p).rows, LANES), shape, p)
 
 
 def _load_lanes(builder, p, offsets, vector):

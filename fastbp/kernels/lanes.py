@@ -18,6 +18,7 @@ from fastbp.kernels.lane_tiles import (
     add_products,
     add_values,
     no_sums,
+    no_values,
     places_of_columns,
     places_of_rows,
     store_sums,
@@ -234,31 +235,26 @@ def propagate(shape, layer, weights, delta_above, m, delta):
 
 
 @jit
-def weight_gradient(shape, delta, n_out, a, n_in, m, others, g):
-    """g_jk = sum_i a_ik delta_ij (BP4), or += if there were others."""
+def sum_products(shape, delta, n_out, a, n_in, m, others, g_w, g_b):
+    """g_jk = sum_i a_ik delta_ij (BP4) and g_j = sum_i delta_ij (BP3), or += if there were others."""
     outline()
-    rows, columns = sums_rows(shape, g), sums_columns(shape, g)
+    rows, columns = sums_rows(shape, g_w), sums_columns(shape, g_w)
     for j in range(0, n_out, rows):
         delta_j, last_j = delta + j * PITCH, n_out - 1 - j
-        delta_places = places_of_rows(shape, g, PITCH, last_j)
+        delta_places = places_of_rows(shape, g_w, PITCH, last_j)
         for k in range(0, n_in, columns):
-            a_k, a_places = a + k * PITCH, places_of_columns(shape, g, PITCH, n_in - 1 - k)
-            tile = no_sums(shape, g)
-            for i in range(0, m, LANES):
-                tile = add_products(tile, delta_j + i, delta_places, a_k + i, a_places)
-            store_sums(g + (j * n_in + k), places_of_rows(shape, g, n_in, last_j), n_in - k, tile, others)
-
-
-@jit
-def bias_gradient(delta, n_out, m, others, g):
-    """g_j = sum_i delta_ij (BP3), or += if there were others."""
-    outline()
-    for j in range(0, n_out, sums_columns(ROW, g)):
-        places = places_of_columns(ROW, g, PITCH, n_out - 1 - j)
-        tile = no_sums(ROW, g)
-        for i in range(0, m, LANES):
-            tile = add_values(tile, delta + (j * PITCH + i), places)
-        store_sums(g + j, places_of_rows(ROW, g, 0, 0), n_out - j, tile, others)
+            a_k, a_places = a + k * PITCH, places_of_columns(shape, g_w, PITCH, n_in - 1 - k)
+            tile = no_sums(shape, g_w)
+            if k == 0:  # once for each j: the deltas are at hand
+                values = no_values(shape, g_b)
+                for i in range(0, m, LANES):
+                    tile = add_products(tile, delta_j + i, delta_places, a_k + i, a_places)
+                    values = add_values(values, delta_j + i, delta_places)
+                store_sums(g_b + j, (NONE,), n_out - j, values, others)
+            else:
+                for i in range(0, m, LANES):
+                    tile = add_products(tile, delta_j + i, delta_places, a_k + i, a_places)
+            store_sums(g_w + (j * n_in + k), places_of_rows(shape, g_w, n_in, last_j), n_in - k, tile, others)
 
 
 @jit
@@ -281,13 +277,13 @@ def layer_deltas(layer, weights, delta, m, delta_below):
 
 @jit
 def layer_gradient(layer, delta, below, m, others, g):
-    """The gradient of a layer's weights, by tiles that fit its neurons, and of its biases."""
-    n_in, n_out, g_w = layer[N_IN], layer[N_OUT], g + layer[W]
+    """The gradient of a layer's weights and biases, by tiles that fit its neurons."""
+    n_in, n_out = layer[N_IN], layer[N_OUT]
+    g_w, g_b = g + layer[W], g + layer[B]
     if n_out < sums_rows(SQUARE, g):
-        weight_gradient(ROW, delta, n_out, below, n_in, m, others, g_w)
+        sum_products(ROW, delta, n_out, below, n_in, m, others, g_w, g_b)
     else:
-        weight_gradient(SQUARE, delta, n_out, below, n_in, m, others, g_w)
-    bias_gradient(delta, n_out, m, others, g + layer[B])
+        sum_products(SQUARE, delta, n_out, below, n_in, m, others, g_w, g_b)
 
 
 @jit

@@ -149,7 +149,7 @@ class NarrowWorkspace(NamedTuple):
     part_size: int  # elements of a gradient
     part_costs: Any  # float64 (parts, 2): the costs and hits of their samples, summed
     parts_kept: int  # of one mini-batch
-    block: int  # vectors of samples in a block, at most
+    block: int  # pairs of vectors of samples in a block, at most
 
 
 class Replicas(NamedTuple):

@@ -7,7 +7,7 @@ those of all blocks and makes every update, as in minibatch.py. `train_narrow` i
 from __future__ import annotations
 
 from fastbp.kernels._jit import NONE, entry, jit, outline
-from fastbp.kernels.lane_tiles import LANES
+from fastbp.kernels.lane_tiles import PAIR
 from fastbp.kernels.lanes import block_gradient
 from fastbp.kernels.layers import (
     BETA_1,
@@ -51,12 +51,12 @@ BLOCKS_OF_PART, MANY_BLOCKS = 2, 16
 
 
 @jit
-def parts_of(vectors, block):
-    """Into how many parts so many vectors of samples are cut: one block, or an even number, for two workers."""
-    if vectors <= block:
+def parts_of(pairs, block):
+    """Into how many parts so many pairs of vectors are cut: one block, or an even number, for two workers."""
+    if pairs <= block:
         return 1
-    longest = block if vectors <= MANY_BLOCKS * block else BLOCKS_OF_PART * block
-    return 2 * ((vectors + 2 * longest - 1) // (2 * longest))
+    longest = block if pairs <= MANY_BLOCKS * block else BLOCKS_OF_PART * block
+    return 2 * ((pairs + 2 * longest - 1) // (2 * longest))
 
 
 @jit
@@ -65,11 +65,11 @@ def part_gradient(layers, weights, samples, order, m, buffers, part):
     outline()
     g, said = buffers.parts + part * buffers.part_size, buffers.part_costs + part * MEASURED_COLUMNS
     prefetch(g, buffers.part_size)  # other cores have read what lay there
-    vectors = (m + LANES - 1) // LANES
-    n = (vectors + buffers.block - 1) // buffers.block
+    pairs = (m + PAIR - 1) // PAIR
+    n = (pairs + buffers.block - 1) // buffers.block
     said[COST] = said[HITS] = 0.0
     for b in range(n):
-        first, last = b * vectors // n * LANES, (b + 1) * vectors // n * LANES
+        first, last = b * pairs // n * PAIR, (b + 1) * pairs // n * PAIR
         cost, hits = block_gradient(
             layers, weights, samples, order + first, min(last, m) - first, buffers.a, buffers.delta, b > 0, g
         )
@@ -118,8 +118,8 @@ def learn(layers, parameters, samples, order, m, step, code, buffers, report, te
         Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
     )
     size, g = buffers.part_size, buffers.sums
-    vectors = (m + LANES - 1) // LANES
-    n_parts = parts_of(vectors, buffers.block)
+    pairs = (m + PAIR - 1) // PAIR
+    n_parts = parts_of(pairs, buffers.block)
     start = 0
     while start < n_parts:
         n = min(n_parts - start, buffers.parts_kept)
@@ -130,7 +130,7 @@ def learn(layers, parameters, samples, order, m, step, code, buffers, report, te
             forget_claims(team, 1 - turn)
         part = next_block(begin, end, n, 1, team, turn)
         while part < n:
-            first, last = (start + part) * vectors // n_parts * LANES, (start + part + 1) * vectors // n_parts * LANES
+            first, last = (start + part) * pairs // n_parts * PAIR, (start + part + 1) * pairs // n_parts * PAIR
             part_gradient(
                 layers, parameters.weights, samples, order + first, min(last, m) - first, buffers, kept + part
             )
