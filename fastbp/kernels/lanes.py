@@ -8,8 +8,11 @@ however few samples a tile has: lanes that lack a sample have the last one's inp
 
 from __future__ import annotations
 
+from numba.extending import intrinsic
+
 from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.activations import SOFTMAX, activate
+from fastbp.kernels.choice import choose
 from fastbp.kernels.elementary import exp, log
 from fastbp.kernels.lane_tiles import (
     LANES,
@@ -27,7 +30,7 @@ from fastbp.kernels.lane_tiles import (
     turn4,
 )
 from fastbp.kernels.layers import ACTIVATION, LAYER_COLUMNS, N_IN, N_OUT, PITCH, A, B, W
-from fastbp.kernels.losses import categorical_cross_entropy, cost
+from fastbp.kernels.losses import OUTPUTS, categorical_cross_entropy
 from fastbp.kernels.pointers import float32_at, float64_at, int32_at, pointer_at
 from fastbp.kernels.rows import gather16
 from fastbp.kernels.simd import (
@@ -182,17 +185,21 @@ def softmax_cost16(z, y, n, live):
 
 
 @jit
-def elementwise_cost16(activation, loss, z, y, n, live):
+def elementwise_cost16(terms_of, z, y, n, live):
     """The same where the outputs are not coupled."""
     c, outputs = wide_zeros16(z), spread16(z, n)
     for j in range(0, n * PITCH, PITCH):
-        z_j = load16(z + j)
-        a, prime = activate(activation, z_j)
-        terms, delta = cost(loss, z_j, a, prime, load16(y + j), outputs)
+        a, terms, delta = terms_of(load16(z + j), load16(y + j), outputs)
         c = c + widen(where(live, terms, 0.0))
         store(z + j, a)
         store(y + j, where(live, delta, 0.0))
     return c
+
+
+@intrinsic
+def _elementwise_cost16(typingctx, loss, z, y, n, live):
+    """`elementwise_cost16` of the loss and output with that code."""
+    return choose(typingctx, [*OUTPUTS.values()], (z, y, n, live), through=elementwise_cost16)
 
 
 @jit
@@ -206,7 +213,7 @@ def output_samples(layer, samples, order, m, z, delta):
         if layer[ACTIVATION] == SOFTMAX:
             c = softmax_cost16(z_i, y_i, n, live)
         else:
-            c = elementwise_cost16(layer[ACTIVATION], samples.loss, z_i, y_i, n, live)
+            c = _elementwise_cost16(samples.loss, z_i, y_i, n, live)
         hit = wide_zeros16(z)
         if samples.classify:
             hit = widen(where(live, where(class_of16(z_i, n) != wanted, spread16(z, 0), 1.0), 0.0))

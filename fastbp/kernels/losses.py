@@ -1,4 +1,4 @@
-"""Losses: C of one sample and the output delta (BP1), on 16 lanes at a time.
+"""Losses: C of one sample, the outputs' a and their delta (BP1), on 16 lanes at a time.
 
 A loss is one function of vectors for each output activation that it goes with, and an entry for each of them in
 `LOSSES`. It takes (z, a, prime, y, n): z_j or, with softmax, log a_j; a_j; sigma'(z_j); the target y_j; the number n
@@ -7,9 +7,13 @@ of outputs as a vector. It returns (the terms of C, delta); C is their sum over 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numba.extending import intrinsic
 
 from fastbp.kernels._jit import jit
+from fastbp.kernels.activations import ACTIVATIONS
 from fastbp.kernels.choice import choose
 from fastbp.kernels.elementary import exp, log, log1p
 from fastbp.kernels.simd import absolute, where
@@ -56,15 +60,33 @@ LOSSES = {
     "cross_entropy": {"sigmoid": binary_cross_entropy, "softmax": categorical_cross_entropy},
     "poisson": {"exp": poisson},
 }
-_FUNCTIONS = list(dict.fromkeys(function for outputs in LOSSES.values() for function in outputs.values()))
+
+
+def _output(sigma: Callable[..., Any], cost: Callable[..., Any]) -> Callable[..., Any]:
+    @jit
+    def output(z, y, n):
+        a, prime = sigma(z)
+        terms, delta = cost(z, a, prime, y, n)
+        return a, terms, delta
+
+    return output
+
+
+# (a_j, the terms of C, delta_j) from (z, y, n), of each loss at each output that does not couple the neurons
+OUTPUTS = {
+    (loss, name): _output(sigma, cost)
+    for loss, costs in LOSSES.items()
+    for name, cost in costs.items()
+    if (sigma := ACTIVATIONS[name].function) is not None
+}
 
 
 def loss_code(loss: str, output: str) -> int:
-    """Return the code of a loss at an output activation."""
-    return _FUNCTIONS.index(LOSSES[loss][output])
+    """Return the code of a loss at an output activation; 0 where that couples the neurons."""
+    return [*OUTPUTS].index((loss, output)) if (loss, output) in OUTPUTS else 0
 
 
 @intrinsic
-def cost(typingctx, code, z, a, prime, y, n):
-    """(terms of C, delta) of the loss with that code."""
-    return choose(typingctx, _FUNCTIONS, (z, a, prime, y, n))
+def output_terms(typingctx, code, z, y, n):
+    """(a_j, the terms of C, delta_j) of the loss and output with that code."""
+    return choose(typingctx, [*OUTPUTS.values()], (z, y, n))

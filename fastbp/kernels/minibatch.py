@@ -114,9 +114,9 @@ def output_rows(layers, samples, order, shift, workspace, begin, end):
         z, delta, y = workspace.a + layer[A], workspace.delta + layer[A], pointer_at(samples.y, workspace.a)
         places = order, shift, samples.y_stride, begin, end, workspace.cost
         if stride == 1:
-            single_output(layer[ACTIVATION], samples.loss, z, delta, y, *places)
+            single_output(samples.loss, z, delta, y, *places)
         else:
-            few_outputs(layer[ACTIVATION], samples.loss, z, delta, n, y, *places)
+            few_outputs(samples.loss, z, delta, n, y, *places)
         for i in range(begin, end if samples.classify else begin):
             wanted = y[(order[i] + shift) * samples.y_stride] >= 0.5
             workspace.hits[i] = 1.0 if (z[i * stride] >= 0.5) == wanted else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastbp.kernels._jit import jit, outline
 from fastbp.kernels.activations import SOFTMAX, activate
 from fastbp.kernels.elementary import exp, log
-from fastbp.kernels.losses import categorical_cross_entropy, cost
+from fastbp.kernels.losses import categorical_cross_entropy, output_terms
 from fastbp.kernels.rows import (
     first4x4,
     gather4x4,
@@ -53,12 +53,10 @@ def output(activation, z, n):
 
 
 @jit
-def element(activation, loss, z, y, n):
+def element(loss, z, y, n):
     """a_j, the terms of C and delta_j (BP1) of neurons that are not coupled."""
     outline()
-    a, prime = activate(activation, z)
-    terms, delta = cost(loss, z, a, prime, y, n)
-    return a, terms, delta
+    return output_terms(loss, z, y, n)
 
 
 @jit
@@ -80,7 +78,7 @@ def output_cost(activation, loss, z, delta, n):
     else:
         for j in range(0, n, 16):
             live = first16(n - j)
-            a, terms, delta_j = element(activation, loss, load16(z + j), load16(delta + j), outputs)
+            a, terms, delta_j = element(loss, load16(z + j), load16(delta + j), outputs)
             c = c + widen(where(live, terms, 0.0))
             store(z + j, a)
             store(delta + j, where(live, delta_j, 0.0))
@@ -88,19 +86,19 @@ def output_cost(activation, loss, z, delta, n):
 
 
 @jit
-def single_output(activation, loss, z, delta, y, y_index, shift, y_stride, begin, end, costs):
+def single_output(loss, z, delta, y, y_index, shift, y_stride, begin, end, costs):
     """`few_outputs` for one neuron, 16 rows at a time; its z and delta lie side by side."""
     one = spread16(z, 1)
     for i in range(begin, end, 16):
         y_i = gather16(y, y_index, shift, y_stride, i, end - 1)
-        a, cost_i, delta_i = element(activation, loss, load16(z + i), y_i, one)
+        a, cost_i, delta_i = element(loss, load16(z + i), y_i, one)
         store_first(z + i, end - i, a)
         store_first(delta + i, end - i, delta_i)
         store_first(costs + i, end - i, widen(cost_i))
 
 
 @jit
-def few_outputs(activation, loss, z, delta, n, y, y_index, shift, y_stride, begin, end, costs):
+def few_outputs(loss, z, delta, n, y, y_index, shift, y_stride, begin, end, costs):
     """`output_cost` of the rows begin <= i < end, 4 rows at a time, for at most 4 outputs that are not coupled.
 
     z, delta (rows, n) at 16 i; the targets at (y_index[i] + shift) y_stride; costs[i] receives C of row i.
@@ -109,7 +107,7 @@ def few_outputs(activation, loss, z, delta, n, y, y_index, shift, y_stride, begi
     for i in range(begin, end, 4):
         z_ij = load4x4(z, i, end - 1)
         y_ij = gather4x4(y, n, y_index, shift, y_stride, i, end - 1)
-        a, terms, delta_ij = element(activation, loss, z_ij, y_ij, outputs)
+        a, terms, delta_ij = element(loss, z_ij, y_ij, outputs)
         store4x4(z, i, end - 1, a)
         store4x4(delta, i, end - 1, where(live, delta_ij, 0.0))
         store_sums4x4(costs, i, end - 1, widen(where(live, terms, 0.0)))
