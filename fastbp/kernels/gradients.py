@@ -9,7 +9,8 @@ deltas it has at hand, and all workers add those of all blocks afterwards.
 
 The tiles of all layers are divided among the workers by *strips*: some tiles along k of one panel. Where samples are
 many, all panels of the same k follow each other, so that these columns of the inputs are fetched from memory once for
-all neurons; where they are few, all strips of a panel, so that parameters are fetched in the order in which they lie.
+all neurons, and where workers halve the inputs; where samples are few, all strips of a panel, so that parameters are
+fetched in the order in which they lie.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from fastbp.kernels._jit import NONE, jit, outline
 from fastbp.kernels.layers import (
     GAP,
+    HALVED,
     K_PADDED,
     LAYER_COLUMNS,
     N_IN,
@@ -457,7 +459,7 @@ def learn_strips(layer, parameters, inputs, first_j, last_j, before, begin, end,
     rows = max(tile_rows(weights, True, n_in), tile_rows(weights, False, n_in))
     several = last_j - first_j > narrow
     repays_gathering = (last_j - first_j) // wide_columns >= GATHERED_PANELS and slab.m >= GATHERED_ROWS
-    n_strips, by_panels = (n_in + STRIP - 1) // STRIP, slab.m < GATHERED_ROWS
+    n_strips, by_panels = (n_in + STRIP - 1) // STRIP, slab.m < GATHERED_ROWS and layer[HALVED] == 0
     n_wide, first_narrow = max(min(last_j, split) - first_j, 0) // wide_columns, max(first_j, split)
     n_panels = n_wide + max(last_j - first_narrow, 0) // narrow
     strip_inputs, prepared_k = inputs, -1
