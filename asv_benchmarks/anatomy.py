@@ -24,7 +24,9 @@ from fastbp.engine.run import Run
 from fastbp.engine.team import run_team
 from fastbp.kernels._jit import OPTIONS
 from fastbp.kernels.backward import backward
+from fastbp.kernels.chains import add_chains
 from fastbp.kernels.forward import activate_layer, forward_together
+from fastbp.kernels.forward import layer_sums as wide_sums
 from fastbp.kernels.gradients import gradients
 from fastbp.kernels.lane_tiles import PAIR
 from fastbp.kernels.lanes import (
@@ -50,6 +52,7 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
+    ROWS_APART,
     SCALE,
     SLAB,
     STRIDE,
@@ -61,11 +64,19 @@ from fastbp.kernels.layers import (
     Layers,
     Slab,
 )
-from fastbp.kernels.minibatch import learn, non_zeros_of, output_rows, own_records
+from fastbp.kernels.minibatch import (
+    as_pointers,
+    learn,
+    learn_by_halves,
+    non_zeros_of,
+    output_rows,
+    own_records,
+    parameters_at,
+)
 from fastbp.kernels.narrow import learn as learn_narrow
 from fastbp.kernels.narrow import own_buffers, own_parameters, parts_of, sum_parts, train_narrow, update_all
 from fastbp.kernels.pointers import pointer, pointer_at, share
-from fastbp.kernels.shares import block_size, n_blocks, own_rows, padded_neurons
+from fastbp.kernels.shares import block_size, is_halved, is_replicated, n_blocks, own_rows, padded_neurons
 from fastbp.kernels.threads import barrier, flush_subnormals, gather, restore_mode
 from fastbp.kernels.updates import Hyper
 
@@ -86,6 +97,9 @@ def perform(
     """
     mode = flush_subnormals()
     layers = Layers(pointer(layers), len(layers))
+    halves = is_halved(layers.table, n_workers) and is_replicated(replicas, n_workers)
+    of_all = share(parameters_at(parameters, 0, 0))
+    common = share(as_pointers(workspace, 0, pointer(workspace.squares)))
     parameters, workspace = own_records(parameters, workspace, replicas, worker, n_workers)
     parameters, samples, workspace = share(parameters), share(samples), share(workspace)
     words, n_minibatches = pointer(team), len(order) // m
@@ -96,7 +110,10 @@ def perform(
     replicated, block = workspace.parts_kept > 0, block_size(m)
     begin, end, size, row = own_rows(m, block, replicated, worker, n_workers)
     pieces = n_blocks(end - begin, block) if replicated else 1
-    member, members = (0, 1) if replicated else (worker, n_workers)
+    member, members = (0, 1) if replicated or (halves and l > 0) else (worker, n_workers)
+    chains, all_chains = CHAINS * ROWS_APART, workspace.bits + CHAINS * ROWS_APART * CHAINS * layers.table[WORDS]
+    if halves:
+        begin, end, size, row = 0, m, m, worker * ROWS_APART
     layer = layers.table + l * LAYER_COLUMNS
     one, x = Layers(layer, 1), pointer_at(samples.x, workspace.a)
     gather(words, n_workers)
@@ -112,7 +129,13 @@ def perform(
                 inputs = Inputs(workspace.a + below[A], workspace.index, below[STRIDE], layer[N_IN], workspace.bits)
             elif samples.gathered:
                 inputs = Inputs(workspace.rows, workspace.index, samples.gathered, layer[N_IN], workspace.bits)
-            if part == FORWARD:
+            if part == FORWARD and halves and l == 0:
+                n = padded_neurons(layer, parameters.weights)
+                inputs = Inputs(x, here + (row - chains), samples.x_stride, layer[N_IN], workspace.bits)
+                wide_sums(layer, of_all.weights, inputs, non_zeros, False, common, chains, chains + m, 0, n, worker)
+                barrier(words, n_workers)
+                add_chains(layer, workspace, chains, row, last_row)
+            elif part == FORWARD:
                 forward_together(
                     one, parameters, inputs, non_zeros, workspace, m, row, last_row, words, member, members
                 )  # fmt: skip
@@ -128,12 +151,25 @@ def perform(
                 bits = workspace.bits + row * CHAINS * layers.table[WORDS]
                 of_block = Inputs(inputs.a, inputs.index + row, inputs.stride, inputs.n, bits)
                 gradients(one, parameters, of_block, workspace, worker, member, members, slab, hyper, 0)
-        if part == GRADIENT:
+        if part == GRADIENT and halves:
+            slab = share(Slab(row, m, m, True, True, WHOLE, 0))
+            if l == 0:
+                inputs = Inputs(x, inputs.index + row, samples.x_stride, layer[N_IN], all_chains)
+                gradients(one, of_all, inputs, common, worker, worker, CHAINS, slab, hyper, 0)
+            else:
+                inputs = Inputs(inputs.a, inputs.index + row, inputs.stride, layer[N_IN], workspace.bits)
+                gradients(one, parameters, inputs, workspace, worker, 0, 1, slab, hyper, 0)
+        elif part == GRADIENT:
             slab = share(Slab(0, m, block, True, True, SUM if replicated else WHOLE, 0))
             gradients(one, parameters, inputs, workspace, worker, member, members, slab, hyper, 0)
         elif part == BARRIER:
-            for _ in range(1 if replicated else 2):
+            for _ in range(1 if replicated or halves else 2):
                 barrier(words, n_workers)
+        elif part == MINIBATCH and halves:
+            learn_by_halves(
+                layers, of_all, parameters, samples, pointer(order) + i % n_minibatches * m, m, pointer(step), code,
+                common, workspace, pointer(report), words, worker,
+            )  # fmt: skip
         elif part == MINIBATCH:
             learn(
                 layers, parameters, samples, pointer(order) + i % n_minibatches * m, m, pointer(step), code, workspace,

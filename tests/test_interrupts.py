@@ -28,8 +28,8 @@ INTERRUPTED = """
     import fastbp.engine.cores
 
     fastbp.engine.cores.most_threads = lambda: 64  # as in conftest.py: as many threads as are asked for
-    X = np.random.default_rng(0).random((4000, 64), np.float32)
-    y = np.arange(4000) % 10
+    X_of = {n_in: np.random.default_rng(0).random((4000, n_in), np.float32) for n_in in (64, 300)}
+    X, y = X_of[64], np.arange(4000) % 10
     batch_size, main = 10, threading.main_thread().ident
 
     def make(sizes=(64, 40, 10), dtype="float32"):
@@ -123,7 +123,7 @@ FITS = """
         key = sizes, n, m, n_threads
         if key not in measured:
             begun = len(made)
-            make(sizes).fit(X[:n], y[:n], batch_size=m, n_threads=n_threads, verbose=False)
+            make(sizes).fit(X_of[sizes[0]][:n], y[:n], batch_size=m, n_threads=n_threads, verbose=False)
             measured[key] = sum(map(passed, made[begun:]))
         return measured[key]
 
@@ -138,12 +138,12 @@ FITS = """
         in_caller = i >= 200  # who computes whole epochs of few samples himself, and has his turn between them
         in_parts = i >= 230  # several epochs, with turns that nobody feels, while a thread draws their orders
         fastbp.engine.run.WORK_IN_CALLER = 2_000_000 if in_parts else 10**9 if in_caller else 0  # 0: all have a team
-        sizes = [(64, 40, 10), (64, 10), (64, 3, 5, 10), (64, 150, 10)][i % 4]
+        sizes = [(64, 40, 10), (64, 10), (64, 3, 5, 10), (64, 150, 10), (300, 20, 10)][i % 5]
         n = int(rng.integers(1, 100 if in_caller and not in_parts else 4000))
         batch_size = int(rng.choice([1, 7, 10, 64, 256, 4000], p=[0.1, 0.2, 0.2, 0.2, 0.2, 0.1]))
         n_threads, shuffle = [1, None][i // 4 % 2] if in_caller else [1, 2, 5][i % 3], bool(i % 2) or in_parts
         optimizer = [fastbp.SGD(0.01), fastbp.Adam(1e-3), fastbp.SGD(0.01, 0.9)][i // 3 % 3]
-        rows, classes = X[:n], y[:n]
+        rows, classes = X_of[sizes[0]][:n], y[:n]
         options = dict(batch_size=batch_size, optimizer=optimizer)
         after = rng.uniform(0, 4e-3) if rng.random() < 0.4 else rng.uniform(0, 30e-3)
         network = make(sizes)
@@ -151,7 +151,7 @@ FITS = """
             rows, classes, epochs=10**6, shuffle=shuffle, n_threads=n_threads, verbose=False,
             callbacks=[fastbp.Callback()] * (in_caller and not in_parts), **options
         )
-        assert Interrupt(after, to_any_thread=i % 5 == 0).end(begin), "it was not interrupted"
+        assert Interrupt(after, to_any_thread=i % 4 == 0).end(begin), "it was not interrupted"
         teams, aborts = made[:], aborted_at[:]
 
         steps = network._optimizer.step if network._optimizer else 0

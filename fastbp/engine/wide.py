@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from fastbp.architecture import Architecture
@@ -11,7 +12,7 @@ from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows, halves_are_alike, is_mostly_zero
 from fastbp.engine.workspace import Setup, parts_kept, replicas, workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, ROWS_GAP, SLAB
+from fastbp.kernels.layers import BLOCK, CHAINS, ROWS_APART, SLAB
 from fastbp.kernels.minibatch import train
 
 # Parameters that are updated by every worker in less time than it takes to share them
@@ -20,6 +21,8 @@ PARAMETERS_OF_REPLICAS = 1 << 14
 ROWS_WITHOUT_ZEROS = 32
 # Neurons and samples too few to be divided: two workers divide the inputs
 NEURONS_OF_HALVES, ROWS_OF_HALVES = 32, 128
+# Multiply-adds of z, of a mini-batch above a halved layer, that both compute in less time than they meet twice more
+WORK_ABOVE_HALVES = 15_000
 
 
 def wide_setup(
@@ -44,15 +47,20 @@ def wide_setup(
     n_replicas = min(n_workers, -(-batch_size // BLOCK))
     if n_replicas == 1 or sparse or layout.size > PARAMETERS_OF_REPLICAS:
         n_replicas = 0
-    rows = max(min(batch_size, SLAB), n_replicas * (BLOCK + ROWS_GAP))
     kept = parts_kept(layout.size, batch_size) if n_replicas else 0
-    mostly_zero = rows >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
+    rows = max(min(batch_size, SLAB), n_replicas * ROWS_APART)
+    mostly_zero = batch_size >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
+    halved, second = False, int(layout.layers[0, column.SECOND])
+    if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
+        few = architecture.sizes[1] <= NEURONS_OF_HALVES and batch_size <= ROWS_OF_HALVES
+        halved = halves_are_alike(X, second) if mostly_zero else few
+    above = sum(n_in * n_out for n_in, n_out in pairwise(architecture.sizes[1:]))
+    if halved and n_workers == CHAINS and not gathered and batch_size * above <= WORK_ABOVE_HALVES:
+        # rows of each worker, and the chains of two mini-batches in turn
+        n_replicas, rows = CHAINS, 2 * CHAINS * ROWS_APART
     layers, buffers = workspace(
         layout, rows, n_workers, gathered, training=True, sparse=sparse, parts=kept, mostly_zero=mostly_zero
     )
-    second = int(layers[0, column.SECOND])
-    if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
-        few = architecture.sizes[1] <= NEURONS_OF_HALVES and batch_size <= ROWS_OF_HALVES
-        layers[0, column.HALVED] = halves_are_alike(X, second) if mostly_zero else few
+    layers[0, column.HALVED] = halved
     room = replicas(parameters, n_replicas, buffers.squares.size)
     return Setup(train, layout, layers, parameters, buffers, room, gathered)

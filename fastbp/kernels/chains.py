@@ -28,9 +28,11 @@ def inputs_of(layer, inputs, chain):
 
 
 @jit
-def add_chains(layer, workspace, begin, end):
-    """z_ij = the sum of its two chains, for rows begin <= i < end."""
-    z, second, n = workspace.a + layer[A], workspace.delta + layer[A], padded_neurons(layer, workspace.a)
+def add_chains(layer, workspace, row, begin, end):
+    """z_ij = the sum of its two chains for rows begin <= i < end, whose chains lie in the rows from `row` on."""
+    stride, n, from_here = layer[STRIDE], padded_neurons(layer, workspace.a), (row - begin) * layer[STRIDE]
+    z = workspace.a + layer[A]
+    first, second = z + from_here, workspace.delta + (layer[A] + from_here)
     for i in range(begin, end):
-        for j in range(i * layer[STRIDE], i * layer[STRIDE] + n, lanes(z)):
-            store(z + j, load(z + j) + load(second + j))
+        for j in range(i * stride, i * stride + n, lanes(z)):
+            store(z + j, load(first + j) + load(second + j))

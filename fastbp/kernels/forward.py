@@ -247,7 +247,7 @@ def forward_together(layers, parameters, inputs, non_zeros, workspace, rows, beg
             if not barrier(team, n_workers):
                 return False
             row, last_row = begin, end
-            add_chains(layer, workspace, row, last_row)
+            add_chains(layer, workspace, row, row, last_row)
         else:
             layer_sums(layer, weights, inputs, non_zeros, sparse, workspace, row, last_row, first, last, BOTH)
         if l < layers.n - 1:

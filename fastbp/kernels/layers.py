@@ -36,7 +36,7 @@ import numpy as np
     OUT,  # address where predictions of this layer are wanted, 0 where not
     SQUARES,  # offset of the sums of squared weights in the workspace
     WORDS,  # numbers that hold the bits of one chain's inputs, where those that are zero are left out; 0 where not
-    HALVED,  # 1 where two workers divide the two chains of z
+    HALVED,  # 1 where an even number of workers divides the two chains of z
 ) = range(18)
 LAYER_COLUMNS = 18
 
@@ -60,6 +60,7 @@ SLAB = BLOCKS * BLOCK  # samples for which activations are kept at a time: a lar
 # Elements, and rows of at least 16 elements, between what two workers write: a page, beyond which no core prefetches.
 # A line that another core has fetched so would have to be claimed back by its writer
 GAP, ROWS_GAP = 1024, 64
+ROWS_APART = BLOCK + ROWS_GAP  # rows between the first ones of two workers that have rows of their own
 WORD = 64  # inputs whose bits make a number
 CHAINS = 2  # of a z, at most
 BOTH: Any = np.int64(CHAINS)  # of them are asked for, and not one, by its number 0 or 1
@@ -156,8 +157,10 @@ class Replicas(NamedTuple):
     """The parameters as each worker but the first, who takes those of the network, has them for itself.
 
     Where they are few and mini-batches large. Each adds the parts of all blocks and makes every update, the same: so
-    that once a mini-batch they wait for each other, and only parts move between their cores. The parts of two
-    mini-batches in turn lie at different places, as one worker may be computing the next while another reads.
+    that once a mini-batch they wait for each other, and only parts move between their cores. Or of the layers above one
+    that two workers halve, where those are small: each computes them for all rows, and only the chains of z move. What
+    moves lies at different places in two mini-batches in turn, as one worker may be computing the next while another
+    reads.
     """
 
     n: int  # the most workers that have them; 0 where all share the parameters

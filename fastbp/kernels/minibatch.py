@@ -2,7 +2,8 @@
 
 Rows are divided among the workers for the forward and backward pass, parameters for the gradient; a barrier stands
 before and after it. Where each worker has a replica of the parameters, blocks of rows are divided, whose gradients all
-workers add and put to use after a barrier. `train` is the entry that Python calls.
+workers add and put to use after a barrier. Where two have replicas of the layers above a halved one, these are not
+divided. `train` is the entry that Python calls.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from fastbp.kernels._jit import NONE, ONE, entry, jit, outline
 from fastbp.kernels.activations import SOFTMAX
 from fastbp.kernels.backward import backward
-from fastbp.kernels.forward import forward_together
+from fastbp.kernels.chains import add_chains
+from fastbp.kernels.forward import activate_layer, forward_together, layer_sums
 from fastbp.kernels.gradients import gradients
 from fastbp.kernels.layers import (
     ACTIVATION,
@@ -33,6 +35,7 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
+    ROWS_APART,
     SCALE,
     STEP_COLUMNS,
     STRIDE,
@@ -50,7 +53,16 @@ from fastbp.kernels.memory import copy, copy_rows
 from fastbp.kernels.norms import norm
 from fastbp.kernels.output import class_of, few_outputs, output_cost, single_output
 from fastbp.kernels.pointers import float32_at, int32_at, pointer, pointer_at, prefetch_to_read, share
-from fastbp.kernels.shares import block_size, is_replicated, n_blocks, next_block, own_inputs, own_rows
+from fastbp.kernels.shares import (
+    block_size,
+    is_halved,
+    is_replicated,
+    n_blocks,
+    next_block,
+    own_inputs,
+    own_rows,
+    padded_neurons,
+)
 from fastbp.kernels.simd import load16, store_first
 from fastbp.kernels.sparse import NonZeros, learn_sparse
 from fastbp.kernels.threads import (
@@ -89,7 +101,7 @@ def fetch_samples(layers, samples, order, m, like, worker, n_workers):
     few = (end - begin) * n <= FETCHED_INPUTS and samples.x_step == 1 and samples.begins == 0 and samples.narrow == 0
     for i in range(begin, end if few else begin):
         prefetch_to_read(x + (order[i] * samples.x_stride + k), n)
-    for i in range(m * worker // n_workers, m * (worker + 1) // n_workers):
+    for i in range(begin, end):
         if samples.y_stride == 0:
             prefetch_to_read(labels + order[i], 1)
         else:
@@ -299,6 +311,49 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
     return True
 
 
+@jit
+def learn_by_halves(layers, parameters, own, samples, order, m, step, code, workspace, buffers, report, team, worker):
+    """`learn` by two workers that halve the first layer and have replicas of the layers above, which they compute both.
+
+    `parameters` and `workspace` hold what is common, of which each changes its inputs' half of the first layer; `own`
+    and `buffers` are the worker's. The chains of the first layer come after the rows of both workers.
+    """
+    outline()
+    hyper = share(
+        Hyper(code, step[SCALE], step[ETA], step[MU], step[BETA_1], step[BETA_2], step[EPSILON], step[PENALTY])
+    )
+    first, above = layers.table, Layers(layers.table + LAYER_COLUMNS, layers.n - 1)
+    non_zeros = non_zeros_of(samples, order, NONE)
+    n, x, bits = padded_neurons(first, parameters.weights), pointer_at(samples.x, workspace.a), workspace.bits
+    chains, row = (CHAINS + barriers_passed(team) % 2) * ROWS_APART, worker * ROWS_APART
+    last_row = row + m
+    inputs = Inputs(x, order + -chains, samples.x_stride, first[N_IN], bits)
+    layer_sums(first, parameters.weights, inputs, non_zeros, False, workspace, chains, chains + m, 0, n, worker)
+    if not barrier(team, CHAINS):
+        return False
+    add_chains(first, buffers, chains, row, last_row)
+    if above.n > 0:
+        activate_layer(first, buffers, row, last_row, 0, n, True)
+    hidden = Inputs(buffers.a + first[A], buffers.index, first[STRIDE], first[N_OUT], bits)
+    forward_together(above, own, hidden, non_zeros, buffers, m, row, last_row, team, NONE, ONE)
+    output_rows(layers, samples, order + -row, NONE, buffers, row, last_row)
+    backward(layers, own, buffers, row, last_row)
+    slab = share(Slab(row, m, m, True, True, WHOLE, 0))
+    inputs = Inputs(x, order, samples.x_stride, first[N_IN], bits + chains * CHAINS * first[WORDS])
+    gradients(Layers(first, ONE), parameters, inputs, workspace, worker, worker, CHAINS, slab, hyper, NONE)
+    hidden = Inputs(buffers.a + first[A], buffers.index + row, first[STRIDE], first[N_OUT], bits)
+    gradients(above, own, hidden, buffers, worker, NONE, ONE, slab, hyper, NONE)
+    if hyper.penalty != 0.0:
+        barrier(team, CHAINS)
+    if worker == 0:
+        report[COST] += sum_of(buffers.cost, row, last_row)
+        if samples.classify:
+            report[HITS] += sum_of(buffers.hits, row, last_row)
+        if hyper.penalty != 0.0:
+            report[NORM] = norm(layers, buffers)
+    return True
+
+
 @entry
 def train(
     layers, parameters, samples, order, starts, steps, code, workspace, replicas, report, team, worker, n_workers
@@ -312,8 +367,11 @@ def train(
     mode = flush_subnormals()
     done = 0
     layers = Layers(pointer(layers), len(layers))
-    here, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
-    here, buffers, samples = share(here), share(buffers), share(samples)
+    own, buffers = own_records(parameters, workspace, replicas, worker, n_workers)
+    own, buffers, samples = share(own), share(buffers), share(samples)
+    by_halves = is_halved(layers.table, n_workers) and is_replicated(replicas, n_workers)
+    here = share(parameters_at(parameters, NONE, NONE))
+    common = share(as_pointers(workspace, NONE, pointer(workspace.squares)))
     words = pointer(team)
     if gather(words, n_workers):
         for s in range(len(steps)):
@@ -324,11 +382,18 @@ def train(
                 break
             if s + 1 < len(steps) and starts[s + 2] - starts[s + 1] <= BLOCK:
                 following, m_following = pointer(order) + starts[s + 1] % len(order), starts[s + 2] - starts[s + 1]
-                fetch_samples(layers, samples, following, m_following, here.weights, worker, n_workers)
-            if step[SCALE] > 0.0 and not learn(
-                layers, here, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers
-            ):
-                break
+                fetch_samples(layers, samples, following, m_following, own.weights, worker, n_workers)
+            if step[SCALE] > 0.0:
+                if by_halves:
+                    goes_on = learn_by_halves(
+                        layers, here, own, samples, samples_of, m, step, code, common, buffers, said, words, worker
+                    )
+                else:
+                    goes_on = learn(
+                        layers, own, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers
+                    )
+                if not goes_on:
+                    break
             done += 1
     if worker == 0:
         words[COMPLETED] = done  # for a caller whom an interrupt keeps from what is returned

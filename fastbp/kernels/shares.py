@@ -7,7 +7,9 @@ where zeros are left out: each worker would have to look for those of all sample
 
 An even number of workers *halves* the first layer, where its z are sums of two chains, if zeros are left out of both
 alike or if neurons and samples are few: each worker computes one chain, of more samples, and later the gradients and
-updates of the inputs of that chain, so that their weights, and these columns of X, stay in its core's cache.
+updates of the inputs of that chain, so that their weights, and these columns of X, stay in its core's cache. Where the
+layers above are small, two workers have replicas of these, compute them for all rows, and make the same updates: so
+they meet once a mini-batch, when the chains are there.
 
 Few parameters are *replicated*: each worker has all of them for itself, computes the gradients of whole blocks of
 samples, and makes every update. To write lines that other cores have read takes longer than to compute them twice.
@@ -26,7 +28,7 @@ from fastbp.kernels.layers import (
     N_OUT,
     NARROW,
     PANELS,
-    ROWS_GAP,
+    ROWS_APART,
     SECOND,
     WORDS,
     WT,
@@ -80,7 +82,7 @@ def own_inputs(layer, rows, worker, n_workers):
 
 @jit
 def is_replicated(replicas, n_workers):
-    """Whether each worker has its own replica of the parameters."""
+    """Whether each worker has its own replica of the parameters, or of those above a halved layer."""
     return 1 < n_workers <= replicas.n
 
 
@@ -92,7 +94,7 @@ def own_rows(rows, block, replicated, worker, n_workers):
         return begin, end, end - begin, begin
     blocks = owned_blocks(rows, block)
     begin, end = blocks * worker // n_workers * block, blocks * (worker + 1) // n_workers * block
-    return begin, end, block, worker * (BLOCK + ROWS_GAP)
+    return begin, end, block, worker * ROWS_APART
 
 
 @jit

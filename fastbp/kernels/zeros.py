@@ -164,7 +164,7 @@ def sums_without_zeros(layer, chains, weights, inputs, workspace, begin, end):
             if chains == BOTH or chain == chains:
                 chain_without_zeros(layer, chain, weights, inputs, workspace, i, last)
         if chains == BOTH and n_chains(layer) > 1:
-            add_chains(layer, workspace, i, last)
+            add_chains(layer, workspace, i, i, last)
 
 
 @jit
