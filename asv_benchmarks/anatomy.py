@@ -52,7 +52,6 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
-    ROWS_APART,
     SCALE,
     SLAB,
     STRIDE,
@@ -111,9 +110,10 @@ def perform(
     begin, end, size, row = own_rows(m, block, replicated, worker, n_workers)
     pieces = n_blocks(end - begin, block) if replicated else 1
     member, members = (0, 1) if replicated or (halves and l > 0) else (worker, n_workers)
-    chains, all_chains = CHAINS * ROWS_APART, workspace.bits + CHAINS * ROWS_APART * CHAINS * layers.table[WORDS]
+    chains = CHAINS * replicas.apart
+    all_chains = workspace.bits + chains * CHAINS * layers.table[WORDS]
     if halves:
-        begin, end, size, row = 0, m, m, worker * ROWS_APART
+        begin, end, size, row = 0, m, m, worker * replicas.apart
     layer = layers.table + l * LAYER_COLUMNS
     one, x = Layers(layer, 1), pointer_at(samples.x, workspace.a)
     gather(words, n_workers)
@@ -168,7 +168,7 @@ def perform(
         elif part == MINIBATCH and halves:
             learn_by_halves(
                 layers, of_all, parameters, samples, pointer(order) + i % n_minibatches * m, m, pointer(step), code,
-                common, workspace, pointer(report), words, worker,
+                common, workspace, replicas.apart, pointer(report), words, worker,
             )  # fmt: skip
         elif part == MINIBATCH:
             learn(

@@ -53,6 +53,17 @@ def test_two_workers_have_replicas(n_threads: int, replicas: int) -> None:
     assert run._setup.replicas.n == replicas
 
 
+def test_mini_batches_of_several_blocks_are_shared() -> None:
+    """Zeros of both halves are left out; however little there is above, no block of a gradient may be longer."""
+    for batch_size, replicas in (128, CHAINS), (129, 0), (600, 0):
+        run = run_of(np.eye(600, dtype=np.float32), [600, 40], batch_size)
+        assert run._layers[0, HALVED]
+        assert run._setup.replicas.n == replicas
+    problem = draw(np.random.default_rng(1), [600, 40], 600)
+    one, two = (everything(problem, np.eye(600, dtype=np.float32), 300, n, "adam", 0.01) for n in (1, 2))
+    assert one == two
+
+
 CASES = pairwise(
     {
         "n_in": [256, 300, 401, 784],

@@ -12,7 +12,7 @@ from fastbp.engine.parameters import Floats, row_stride
 from fastbp.engine.sparse import SparseRows, halves_are_alike, is_mostly_zero
 from fastbp.engine.workspace import Setup, parts_kept, replicas, workspace
 from fastbp.kernels import layers as column
-from fastbp.kernels.layers import BLOCK, CHAINS, ROWS_APART, SLAB
+from fastbp.kernels.layers import BLOCK, CHAINS, ROWS_APART, ROWS_GAP, SLAB
 from fastbp.kernels.minibatch import train
 
 # Parameters that are updated by every worker in less time than it takes to share them
@@ -50,17 +50,21 @@ def wide_setup(
     kept = parts_kept(layout.size, batch_size) if n_replicas else 0
     rows = max(min(batch_size, SLAB), n_replicas * ROWS_APART)
     mostly_zero = batch_size >= ROWS_WITHOUT_ZEROS and is_mostly_zero(X)
+    begin, apart = 0, ROWS_APART
     halved, second = False, int(layout.layers[0, column.SECOND])
     if second < architecture.n_in and not isinstance(X, SparseRows) and not n_replicas:
         few = architecture.sizes[1] <= NEURONS_OF_HALVES and batch_size <= ROWS_OF_HALVES
         halved = halves_are_alike(X, second) if mostly_zero else few
     above = sum(n_in * n_out for n_in, n_out in pairwise(architecture.sizes[1:]))
-    if halved and n_workers == CHAINS and not gathered and batch_size * above <= WORK_ABOVE_HALVES:
-        # rows of each worker, and the chains of two mini-batches in turn
-        n_replicas, rows = CHAINS, 2 * CHAINS * ROWS_APART
+    is_small = batch_size <= BLOCK and batch_size * above <= WORK_ABOVE_HALVES
+    if halved and is_small and n_workers == CHAINS and not gathered:
+        begin = int(layout.layers[1, column.W]) if above else layout.size
+        n_replicas, apart = CHAINS, batch_size + ROWS_GAP
+        rows = (n_replicas + 2) * apart  # those of each worker, and the chains of two mini-batches in turn
     layers, buffers = workspace(
-        layout, rows, n_workers, gathered, training=True, sparse=sparse, parts=kept, mostly_zero=mostly_zero
-    )
+        layout, rows, n_workers, gathered, batch_size=batch_size, training=True, sparse=sparse, parts=kept,
+        mostly_zero=mostly_zero,
+    )  # fmt: skip
     layers[0, column.HALVED] = halved
-    room = replicas(parameters, n_replicas, buffers.squares.size)
+    room = replicas(parameters, n_replicas, buffers.squares.size, begin, apart)
     return Setup(train, layout, layers, parameters, buffers, room, gathered)

@@ -56,6 +56,7 @@ def workspace(
     n_workers: int,
     gathered: int = 0,
     *,
+    batch_size: int = 0,
     training: bool,
     sparse: bool = False,
     deltas: bool = True,
@@ -72,6 +73,8 @@ def workspace(
     n_workers : int
     gathered : int
         Stride of the copies of input rows; 0 without.
+    batch_size : int
+        Samples of a mini-batch.
     training : bool
         Whether gradients are wanted, too.
     sparse : bool
@@ -90,7 +93,7 @@ def workspace(
         place += rows * int(layer[column.STRIDE])
     layers[0, column.WORDS] = bit_words(layers[0]) if mostly_zero else 0
     strip = 2 * STRIP * 2 * layout.lanes + GAP  # of two wide panels
-    strip_size = round_up(rows * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
+    strip_size = round_up(min(rows, batch_size) * STRIP, CACHE_LINE // layout.dtype.itemsize) + GAP if training else 0
     # 16 lanes and a tile's columns may read past the last row of the last layer, never past this
     slack = 2 * 16
     # without deltas these are the second chains of the first layer's z
@@ -124,11 +127,14 @@ def parts_kept(size: int, batch_size: int) -> int:
     return min(2 * -(-batch_size // (2 * BLOCK)), slabs * BLOCKS)
 
 
-def replicas(parameters: Parameters, n: int, squares_size: int) -> Replicas:
+def replicas(parameters: Parameters, n: int, squares_size: int, begin: int, apart: int) -> Replicas:
     """Return room for the replicas of n workers, of whom the first takes the parameters themselves."""
     others = max(n - 1, 0)
+    sizes = [max(array.size - begin, 0) for array in parameters[:-1]] + [parameters.transposed.size]
     return Replicas(
         n=n,
-        parameters=Parameters(*(aligned_zeros(others * (array.size + GAP), array.dtype) for array in parameters)),
+        begin=begin,
+        apart=apart,
+        parameters=Parameters(*(aligned_zeros(others * (size + GAP), parameters.weights.dtype) for size in sizes)),
         squares=aligned_zeros(others * (squares_size + GAP), parameters.weights.dtype),
     )

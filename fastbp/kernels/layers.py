@@ -60,7 +60,7 @@ SLAB = BLOCKS * BLOCK  # samples for which activations are kept at a time: a lar
 # Elements, and rows of at least 16 elements, between what two workers write: a page, beyond which no core prefetches.
 # A line that another core has fetched so would have to be claimed back by its writer
 GAP, ROWS_GAP = 1024, 64
-ROWS_APART = BLOCK + ROWS_GAP  # rows between the first ones of two workers that have rows of their own
+ROWS_APART = BLOCK + ROWS_GAP  # rows between the first ones of two workers that have blocks of their own
 WORD = 64  # inputs whose bits make a number
 CHAINS = 2  # of a z, at most
 BOTH: Any = np.int64(CHAINS)  # of them are asked for, and not one, by its number 0 or 1
@@ -164,6 +164,8 @@ class Replicas(NamedTuple):
     """
 
     n: int  # the most workers that have them; 0 where all share the parameters
+    begin: int  # the first parameter that is replicated
+    apart: int  # rows between the first ones of two workers
     parameters: Any  # `Parameters`, of all but the first one after the other, each after a gap
     squares: Any  # `Workspace.squares`, likewise
 

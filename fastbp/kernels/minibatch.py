@@ -35,7 +35,6 @@ from fastbp.kernels.layers import (
     PART,
     PENALTY,
     REPORT_COLUMNS,
-    ROWS_APART,
     SCALE,
     STEP_COLUMNS,
     STRIDE,
@@ -203,13 +202,14 @@ def own_records(parameters, workspace, replicas, worker, n_workers):
     kept = workspace.parts_kept if replicated else 0
     own, squares = parameters_at(parameters, NONE, NONE), pointer(workspace.squares)
     if replicated and worker > 0:
-        common, size, size_transposed = own, len(parameters.weights), len(parameters.transposed)
+        common, begin, size_transposed = own, replicas.begin, len(parameters.transposed)
+        size = len(parameters.weights) - begin
         q, q_transposed = worker * (size + GAP) - size, worker * (size_transposed + GAP) - size_transposed
-        own = parameters_at(replicas.parameters, q, q_transposed)
+        own = parameters_at(replicas.parameters, q - begin, q_transposed)
         squares = pointer(replicas.squares) + (worker * (len(workspace.squares) + GAP) - len(workspace.squares))
-        copy(common.weights, own.weights, size)
-        copy(common.slot_1, own.slot_1, len(parameters.slot_1))
-        copy(common.slot_2, own.slot_2, len(parameters.slot_2))
+        copy(common.weights + begin, own.weights + begin, size)
+        copy(common.slot_1 + begin, own.slot_1 + begin, size if len(parameters.slot_1) > 0 else 0)
+        copy(common.slot_2 + begin, own.slot_2 + begin, size if len(parameters.slot_2) > 0 else 0)
         copy(common.transposed, own.transposed, size_transposed)
     return own, as_pointers(workspace, kept, squares)
 
@@ -312,11 +312,14 @@ def learn(layers, parameters, samples, order, m, step, code, workspace, report, 
 
 
 @jit
-def learn_by_halves(layers, parameters, own, samples, order, m, step, code, workspace, buffers, report, team, worker):
+def learn_by_halves(
+    layers, parameters, own, samples, order, m, step, code, workspace, buffers, apart, report, team, worker
+):  # fmt: skip
     """`learn` by two workers that halve the first layer and have replicas of the layers above, which they compute both.
 
     `parameters` and `workspace` hold what is common, of which each changes its inputs' half of the first layer; `own`
-    and `buffers` are the worker's. The chains of the first layer come after the rows of both workers.
+    and `buffers` are the worker's. Its rows lie `apart` rows from those of the other; then come those of the chains of
+    two mini-batches in turn.
     """
     outline()
     hyper = share(
@@ -325,7 +328,7 @@ def learn_by_halves(layers, parameters, own, samples, order, m, step, code, work
     first, above = layers.table, Layers(layers.table + LAYER_COLUMNS, layers.n - 1)
     non_zeros = non_zeros_of(samples, order, NONE)
     n, x, bits = padded_neurons(first, parameters.weights), pointer_at(samples.x, workspace.a), workspace.bits
-    chains, row = (CHAINS + barriers_passed(team) % 2) * ROWS_APART, worker * ROWS_APART
+    chains, row = (CHAINS + barriers_passed(team) % 2) * apart, worker * apart
     last_row = row + m
     inputs = Inputs(x, order + -chains, samples.x_stride, first[N_IN], bits)
     layer_sums(first, parameters.weights, inputs, non_zeros, False, workspace, chains, chains + m, 0, n, worker)
@@ -386,8 +389,9 @@ def train(
             if step[SCALE] > 0.0:
                 if by_halves:
                     goes_on = learn_by_halves(
-                        layers, here, own, samples, samples_of, m, step, code, common, buffers, said, words, worker
-                    )
+                        layers, here, own, samples, samples_of, m, step, code, common, buffers, replicas.apart, said,
+                        words, worker,
+                    )  # fmt: skip
                 else:
                     goes_on = learn(
                         layers, own, samples, samples_of, m, step, code, buffers, said, words, worker, n_workers
